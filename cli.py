@@ -1,0 +1,114 @@
+"""What a command owes its user: errors in one line, files that are whole or absent.
+
+The other modules build on this one; it imports nothing but Python's own library.
+"""
+
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message is one line that says why."""
+
+
+@contextmanager
+def whole_file(path):
+    """Write a file that appears under its name only when it is whole.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to write. It is replaced in one step when the block ends well, and
+        left as it was when the block fails or is interrupted.
+
+    Yields
+    ------
+    Path
+        A temporary file beside `path`, with the same suffix, to write to.
+
+    Raises
+    ------
+    OSError
+        The folder is missing or cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        temporary.touch(exist_ok=False)
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_output(path, suffixes):
+    """Refuse an output file that could not be written, before any work is done.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file that is to be written.
+    suffixes : sequence of str
+        The suffixes that say a known format, such as ``(".jpg", ".png")``.
+
+    Raises
+    ------
+    InputError
+        The suffix is unknown, the name is a folder's, or the folder is missing or
+        cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise InputError(
+            f"{path}: unknown suffix {path.suffix!r} (use {', '.join(suffixes)})"
+        )
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder (give a file name)")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} is missing (make it first)")
+    probe = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        # Asking the permissions is not enough: a read-only disk answers yes.
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def run(main):
+    """Run a command and turn what goes wrong into one line and an exit code.
+
+    Parameters
+    ----------
+    main : callable
+        The command, without arguments; it returns an exit code, or None for 0.
+
+    Returns
+    -------
+    int
+        The exit code: that of `main`; 2 where the input cannot be used or memory
+        runs out; 130 after Ctrl-C.
+    """
+    try:
+        return main() or 0
+    except InputError as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        message = "out of memory (use a smaller image or a machine with more memory)"
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _is_out_of_memory(error):
+    # PyTorch tells it by a RuntimeError, whose words depend on the device.
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(w in str(error) for w in words)
