@@ -1,0 +1,615 @@
+"""The model and the tiler that train.py, predict.py and the notebooks share.
+
+The network never gets more than 256x256 pixels at once, and what it says of an image
+of any size is nevertheless exactly what it would say of the whole image in one pass.
+
+Contents
+--------
+The network      FCNN, input_span, HALO, RECEPTIVE_RADIUS
+The tiler        Span, Tile, spans, tiles
+Prediction       tile_margins, margins, probabilities, sigmoid, segment
+Loss and scores  segmentation_loss, scores, score_table
+The model file   save_model, load_model, choose_device
+
+Images are (H, W, 3) uint8, truths and masks (H, W) uint8: 0, 1 or `UNLABELLED`. The
+*margin* of a pixel is the logit of class 1 less that of class 0: positive for class 1.
+"""
+
+import math
+import platform
+from collections import OrderedDict
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm.auto import tqdm
+
+from cli import InputError, whole_file
+
+
+MAX_SIDE = 256  # pixels: the most rows or columns in one forward pass
+MAX_PIXELS = MAX_SIDE**2  # the most pixels in one forward pass, over the whole batch
+UNLABELLED = (
+    255  # in a truth: this pixel has no class, it is neither learned nor scored
+)
+
+# ------------------------------------------------------------------ the network
+
+
+class Normalise(nn.Module):
+    """Subtract the training image's channel means and divide by its spreads.
+
+    The constants are part of the network's state, so that training and prediction
+    cannot scale an image in two ways.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("std", torch.ones(3))
+
+    def fit(self, rgb):
+        """Take the constants from an image.
+
+        Parameters
+        ----------
+        rgb : ndarray, (H, W, 3) uint8
+            The training image.
+        """
+        values = rgb.reshape(-1, 3)
+        self.mean.copy_(torch.from_numpy(values.mean(0)))
+        # A channel without spread (a grey ramp in red, say) must not divide by zero.
+        self.std.copy_(torch.from_numpy(values.std(0)).clamp(min=1))
+
+    def forward(self, x):
+        """Normalise (B, 3, H, W) values of 0 to 255."""
+        return (x - self.mean[:, None, None]) / self.std[:, None, None]
+
+
+class FCNN(nn.Sequential):
+    """The fixed, tiny fully convolutional network: 10,514 convolution parameters.
+
+    Its layers stand in the order in which they run; `input_span` reads the receptive
+    field from the same list.
+    """
+
+    def __init__(self):
+        layers = [
+            ("normalise", Normalise()),  # (B, 3, H, W), 0 to 255 in
+            ("conv1", nn.Conv2d(3, 16, 3, padding=1)),  # (B, 16, H, W)
+            ("norm1", nn.BatchNorm2d(16)),
+            ("relu1", nn.ReLU()),
+            ("conv2", nn.Conv2d(16, 32, 3, padding=1)),  # (B, 32, H, W)
+            ("norm2", nn.BatchNorm2d(32)),
+            ("relu2", nn.ReLU()),
+            ("pool", nn.MaxPool2d(2)),  # (B, 32, H/2, W/2)
+            ("conv3", nn.Conv2d(32, 16, 3, padding=1)),  # (B, 16, H/2, W/2)
+            ("norm3", nn.BatchNorm2d(16)),
+            ("relu3", nn.ReLU()),
+            ("upsample", nn.Upsample(scale_factor=2)),  # nearest: (B, 16, H, W)
+            ("conv4", nn.Conv2d(16, 2, 5, padding=2)),  # (B, 2, H, W)
+        ]
+        super().__init__(OrderedDict(layers))
+
+    def forward(self, x):
+        """Give each pixel its two logits.
+
+        Parameters
+        ----------
+        x : Tensor, (B, 3, H, W) float32
+            RGB values of 0 to 255; H and W even and at most 256, B*H*W at most 65,536.
+
+        Returns
+        -------
+        Tensor, (B, 2, H, W) float32
+            The logits of class 0 and class 1.
+
+        Raises
+        ------
+        ValueError
+            The shape is not one of these.
+        """
+        check_budget(tuple(x.shape))
+        # For one small image PyTorch takes another convolution kernel, which rounds
+        # otherwise. As a batch of two it takes the same as for any other, so that a
+        # tile's logits do not depend on its size.
+        if not self.training and len(x) == 1 and x.numel() <= 20480:
+            return super().forward(torch.cat([x, x]))[:1]
+        return super().forward(x)
+
+
+def check_budget(shape):
+    """Refuse an input of the network that breaks the 256 rule.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        The input's shape, to be (B, 3, H, W).
+
+    Raises
+    ------
+    ValueError
+        The shape is another, a side is odd, or there are too many pixels.
+    """
+    if len(shape) != 4 or shape[1] != 3 or 0 in shape:
+        raise ValueError(f"input of shape {shape}: expected (B, 3, H, W)")
+    batch, _, height, width = shape
+    if height > MAX_SIDE or width > MAX_SIDE:
+        raise ValueError(
+            f"input of {height}x{width} pixels: the network takes at most "
+            f"{MAX_SIDE}x{MAX_SIDE} (cut it into tiles: segutils.tiles)"
+        )
+    if batch * height * width > MAX_PIXELS:
+        raise ValueError(
+            f"batch of {batch} inputs of {height}x{width} pixels: at most "
+            f"{MAX_PIXELS} pixels in all (use a smaller batch)"
+        )
+    if height % 2 or width % 2:
+        raise ValueError(
+            f"input of {height}x{width} pixels: the sides must be even for the "
+            "pooling (repeat the last row or column)"
+        )
+
+
+def input_span(model, start, stop):
+    """Find the input rows (or columns) that given output rows depend on.
+
+    Parameters
+    ----------
+    model : FCNN
+        The network, whose layers are walked from the last to the first.
+    start, stop : int
+        The output rows ``start:stop``.
+
+    Returns
+    -------
+    tuple of int
+        The input rows ``start:stop``; they may reach outside the image.
+    """
+    for layer in reversed(model):
+        if isinstance(layer, nn.Conv2d):
+            before = layer.padding[0]
+            after = layer.kernel_size[0] - 1 - before
+            start, stop = start - before, stop + after
+        elif isinstance(layer, nn.Upsample):
+            factor = int(layer.scale_factor)
+            start, stop = start // factor, -(-stop // factor)
+        elif isinstance(layer, nn.MaxPool2d):
+            start, stop = start * layer.kernel_size, stop * layer.kernel_size
+    return start, stop
+
+
+with torch.device("meta"):  # only the layers' shapes are needed: no weights are made
+    _layers = FCNN()
+
+# An even pixel sees further to its right, an odd one further to its left. A tile's core
+# starts at an even pixel and stops before one, so it needs only the shorter reach.
+HALO = -input_span(_layers, 0, 2)[0]  # pixels that a tile needs around its core
+RECEPTIVE_RADIUS = input_span(_layers, 0, 1)[1] - 1  # pixels that any one pixel may see
+
+# ------------------------------------------------------------------ the tiler
+
+
+class Span(NamedTuple):
+    """One side of a tile: what the network sees, and the core that it decides."""
+
+    start: int
+    stop: int
+    core_start: int
+    core_stop: int
+
+    @property
+    def core(self):
+        """The core's place within the tile, a slice."""
+        return slice(self.core_start - self.start, self.core_stop - self.start)
+
+
+class Tile(NamedTuple):
+    """A tile of an image: at most 256x256 pixels, with the core it decides."""
+
+    rows: Span
+    cols: Span
+
+    @property
+    def core(self):
+        """The core's place within the image, a pair of slices."""
+        return tuple(slice(s.core_start, s.core_stop) for s in self)
+
+
+def spans(length):
+    """Cover a length with overlapping spans of at most 256 pixels.
+
+    Parameters
+    ----------
+    length : int
+        Rows or columns of the image, at least 1.
+
+    Returns
+    -------
+    list of Span
+        Their cores follow each other without a gap and cover ``0:length``. Starts and
+        stops are even; the last stop is one past `length` where that is odd. Every span
+        is 256 long unless the image is shorter: the last one is moved inwards instead
+        of padded, so that only the image's own edges are zero-padded by the layers.
+    """
+    even = length + length % 2
+    side = min(MAX_SIDE, even)
+    found = []
+    core_start = 0
+    while core_start < length:
+        start = min(max(core_start - HALO, 0), even - side)
+        stop = start + side
+        core_stop = length if stop == even else stop - HALO
+        found.append(Span(start, stop, core_start, core_stop))
+        core_start = core_stop
+    return found
+
+
+def tiles(height, width):
+    """Cut an image into tiles that the network may see.
+
+    Parameters
+    ----------
+    height, width : int
+        The image's size in pixels.
+
+    Returns
+    -------
+    list of Tile
+        Row by row from the top; their cores are a partition of the image.
+
+    Raises
+    ------
+    ValueError
+        A side is under 1.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"an image of {height}x{width} pixels has no tiles")
+    return [Tile(*pair) for pair in product(spans(height), spans(width))]
+
+
+# ------------------------------------------------------------------ prediction
+
+
+def _cut(rgb, tile):
+    """Cut a tile's pixels; at an odd edge the last row or column is repeated."""
+    cut = rgb[tile.rows.start : tile.rows.stop, tile.cols.start : tile.cols.stop]
+    below = tile.rows.stop - tile.rows.start - cut.shape[0]
+    right = tile.cols.stop - tile.cols.start - cut.shape[1]
+    return np.pad(cut, [(0, below), (0, right), (0, 0)], "edge")  # (h, w, 3), both even
+
+
+@torch.inference_mode()
+def tile_margins(model, rgb, progress=False):
+    """Run the network over an image, tile by tile.
+
+    Parameters
+    ----------
+    model : FCNN
+        The network; it is set to evaluation mode.
+    rgb : ndarray, (H, W, 3) uint8
+        The image, of any size.
+    progress : bool
+        Show a progress bar, where there is a terminal to show it on.
+
+    Yields
+    ------
+    core : pair of slice
+        The core's rows and columns in the image.
+    margin : ndarray, (core rows, core columns) float32
+        The logit of class 1 less that of class 0.
+
+    Raises
+    ------
+    ValueError
+        `rgb` is of another shape or type.
+    """
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+        raise ValueError(
+            f"image of shape {rgb.shape} and type {rgb.dtype}: expected (H, W, 3) uint8"
+        )
+    model.eval()
+    device = model.conv1.weight.device
+    shown = {"unit": "tile", "leave": False, "disable": None if progress else True}
+    for tile in tqdm(tiles(*rgb.shape[:2]), **shown):
+        x = torch.from_numpy(_cut(rgb, tile)).to(device)  # (h, w, 3)
+        # Permuted, not copied: the channels stay last in memory, which is 1.6 times
+        # as fast here as channels first.
+        logits = model(x.permute(2, 0, 1)[None].float())[0]  # (2, h, w)
+        margin = (logits[1] - logits[0])[tile.rows.core, tile.cols.core]
+        yield tile.core, margin.cpu().numpy()
+
+
+def margins(model, rgb, progress=False):
+    """Give every pixel's margin: how far the network leans towards class 1.
+
+    Parameters
+    ----------
+    model : FCNN
+        The network.
+    rgb : ndarray, (H, W, 3) uint8
+        The image, of any size.
+    progress : bool
+        Show a progress bar, where there is a terminal to show it on.
+
+    Returns
+    -------
+    ndarray, (H, W) float32
+        The logit of class 1 less that of class 0.
+    """
+    whole = np.empty(rgb.shape[:2], np.float32)
+    for core, margin in tile_margins(model, rgb, progress):
+        whole[core] = margin
+    return whole
+
+
+def sigmoid(margin):
+    """Turn margins into probabilities of class 1.
+
+    NumPy computes each value alike wherever it stands in the array; PyTorch rounds the
+    last few of an array otherwise, so that tiles would differ from the whole.
+
+    Parameters
+    ----------
+    margin : ndarray of float32
+        Any shape.
+
+    Returns
+    -------
+    ndarray of float32
+        The same shape; values of 0 to 1.
+    """
+    with np.errstate(over="ignore"):  # exp(89) is infinite, and 1 / infinity is right
+        return 1 / (1 + np.exp(-margin))
+
+
+def probabilities(model, rgb):
+    """Give every pixel's probability of class 1.
+
+    Parameters
+    ----------
+    model : FCNN
+        The network.
+    rgb : ndarray, (H, W, 3) uint8
+        The image, of any size.
+
+    Returns
+    -------
+    ndarray, (H, W) float32
+        Values of 0 to 1.
+    """
+    return sigmoid(margins(model, rgb))
+
+
+def segment(model, rgb, progress=False):
+    """Give every pixel its class.
+
+    Parameters
+    ----------
+    model : FCNN
+        The network.
+    rgb : ndarray, (H, W, 3) uint8
+        The image, of any size.
+    progress : bool
+        Show a progress bar, where there is a terminal to show it on.
+
+    Returns
+    -------
+    ndarray, (H, W) uint8
+        0 or 1. Decided tile by tile: no logits of the whole image are held.
+    """
+    mask = np.empty(rgb.shape[:2], np.uint8)
+    for core, margin in tile_margins(model, rgb, progress):
+        mask[core] = margin > 0
+    return mask
+
+
+# ------------------------------------------------------------------ loss and scores
+
+
+def segmentation_loss(margin, truth):
+    """Cross-entropy plus soft Dice, over the labelled pixels.
+
+    Cross-entropy judges each pixel alone, and a rare class weighs little in it; Dice
+    (Milletari et al. 2016, https://arxiv.org/abs/1606.04797) judges the overlap.
+
+    Parameters
+    ----------
+    margin : Tensor, any shape, float32
+        The logit of class 1 less that of class 0.
+    truth : Tensor, the same shape, uint8
+        0, 1 or `UNLABELLED`.
+
+    Returns
+    -------
+    Tensor, () float32
+        0 where every pixel is told with certainty; differentiable.
+    """
+    labelled = truth != UNLABELLED
+    target = torch.where(labelled, truth, 0).float()
+    weight = labelled.float()
+    # Of two logits, only the difference counts: this is the two-class cross-entropy.
+    entropy = F.binary_cross_entropy_with_logits(
+        margin, target, weight, reduction="sum"
+    )
+    probability = margin.sigmoid() * weight
+    overlap = 2 * (probability * target).sum() + 1
+    dice = overlap / (probability.sum() + target.sum() + 1)
+    return entropy / weight.sum().clamp(min=1) + 1 - dice
+
+
+def scores(mask, truth):
+    """Compare a mask with the truth, over the labelled pixels.
+
+    Parameters
+    ----------
+    mask : ndarray, (H, W) uint8
+        The predicted classes, 0 or 1.
+    truth : ndarray, (H, W) uint8
+        0, 1 or `UNLABELLED`.
+
+    Returns
+    -------
+    dict of str to float
+        ``IoU``, ``Dice``, ``precision`` and ``recall`` of class 1, and ``accuracy``
+        over both classes; NaN where it is 0 / 0.
+    """
+    labelled = truth != UNLABELLED
+    hit = int(np.sum((mask == 1) & (truth == 1)))
+    false = int(np.sum((mask == 1) & (truth == 0)))
+    missed = int(np.sum((mask == 0) & (truth == 1)))
+    total = int(labelled.sum())
+
+    def ratio(part, whole):
+        return part / whole if whole else math.nan
+
+    return {
+        "IoU": ratio(hit, hit + false + missed),
+        "Dice": ratio(2 * hit, 2 * hit + false + missed),
+        "precision": ratio(hit, hit + false),
+        "recall": ratio(hit, hit + missed),
+        "accuracy": ratio(total - false - missed, total),
+    }
+
+
+def score_table(title, rows):
+    """Lay scores out as a table of plain text.
+
+    Parameters
+    ----------
+    title : str
+        What was scored; it heads the first column.
+    rows : dict of str to dict of str to float
+        For each row's name its scores; all rows have the first one's columns.
+
+    Returns
+    -------
+    str
+        One line a row; a score that is not defined is shown as "-".
+    """
+
+    def line(name, cells):
+        return name.ljust(width) + "".join(cell.rjust(11) for cell in cells)
+
+    width = max(map(len, (title, *rows)))
+    lines = [line(title, next(iter(rows.values())))]
+    for name, values in rows.items():
+        cells = ("-" if math.isnan(v) else f"{v:.3f}" for v in values.values())
+        lines.append(line(name, cells))
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------ the model file
+
+MODEL_FORMAT = "one-image segmentation model, 1"
+
+
+def save_model(path, weights, colours, facts):
+    """Write a model file: tensors and plain values only.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to write.
+    weights : dict of str to Tensor
+        The network's ``state_dict()``.
+    colours : sequence of two (red, green, blue)
+        How class 0 and class 1 are drawn, 0 to 255.
+    facts : dict of str to int, float, str or dict
+        What else is to be known of the model: its seed, its scores.
+    """
+    content = {
+        "format": MODEL_FORMAT,
+        "weights": {name: value.cpu() for name, value in weights.items()},
+        "colours": [list(map(int, colour)) for colour in colours],
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+        },
+        **facts,
+    }
+    with whole_file(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_model(path, device="cpu"):
+    """Read a model file, without running any code it may hold.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, written by `save_model`.
+    device : str or torch.device
+        Where the network is to run.
+
+    Returns
+    -------
+    model : FCNN
+        The network, in evaluation mode.
+    content : dict
+        The file's other entries: ``colours``, ``versions`` and the facts.
+
+    Raises
+    ------
+    InputError
+        The file is missing, is no model file, or is that of another network.
+    """
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file (python train.py makes it)") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # what damaged bytes raise is not bounded
+        raise InputError(
+            f"{path}: is no model file, or is damaged (python train.py makes one)"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != MODEL_FORMAT:
+        raise InputError(f"{path}: is no model file of this program's train.py")
+    model = FCNN()
+    try:
+        model.load_state_dict(content.pop("weights"))
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: holds another network's weights") from error
+    if not all(value.isfinite().all() for value in model.state_dict().values()):
+        raise InputError(f"{path}: holds weights that are not finite (train again)")
+    return model.to(device).eval(), content
+
+
+def choose_device(name):
+    """Find the device to run on, and make its arithmetic plain and repeatable.
+
+    Parameters
+    ----------
+    name : {"auto", "cpu", "cuda", "mps"}
+        ``auto`` is a GPU where there is one, otherwise the CPU.
+
+    Returns
+    -------
+    torch.device
+        The device.
+
+    Raises
+    ------
+    InputError
+        There is no such device here.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device in there if there[device])
+    if not there[name]:
+        raise InputError(f"--device {name}: there is none here (use --device cpu)")
+    # TF32 rounds the inputs of convolutions to 10 bits; cuDNN may else pick an
+    # algorithm that sums in another order on each run.
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    torch.backends.cudnn.deterministic = True
+    return torch.device(name)
