@@ -1,0 +1,318 @@
+"""Which pixels train and which are held out, and how training patches are drawn.
+
+Contents
+--------
+The split        Block, hold_out
+Patches          training_pixels, patch_size, origin_weights, draw_origins,
+                 cut_patches, jitter
+"""
+
+import math
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from cli import InputError
+from segutils import RECEPTIVE_RADIUS, UNLABELLED
+
+
+# ------------------------------------------------------------------ the split
+
+
+class Block(NamedTuple):
+    """A rectangle of an image, in pixels."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def slices(self):
+        """The rows and columns, a pair of slices."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def within(self, other):
+        """Give the block's place within a block around it.
+
+        Parameters
+        ----------
+        other : Block
+            The block around it.
+
+        Returns
+        -------
+        tuple of slice
+            Rows and columns.
+        """
+        rows = slice(self.top - other.top, self.bottom - other.top)
+        cols = slice(self.left - other.left, self.right - other.left)
+        return rows, cols
+
+    def grown(self, margin, shape):
+        """Give the block with a margin around it, cut off at the image's edges.
+
+        Parameters
+        ----------
+        margin : int
+            Pixels to add on each side.
+        shape : tuple of int
+            The image's (H, W).
+
+        Returns
+        -------
+        Block
+            The larger block.
+        """
+        return Block(
+            max(self.top - margin, 0),
+            max(self.left - margin, 0),
+            min(self.bottom + margin, shape[0]),
+            min(self.right + margin, shape[1]),
+        )
+
+
+GUARD = RECEPTIVE_RADIUS + 1  # pixels around the held-out block; even, as tiles start
+
+
+def hold_out(truth, share=0.2, places=5):
+    """Choose the block of the image that is kept from training, for validation.
+
+    Of a grid of places it takes the one whose share of class 1 is nearest to the whole
+    image's, among those with both classes inside and outside.
+
+    Parameters
+    ----------
+    truth : ndarray, (H, W) uint8
+        The classes: 0, 1 or `UNLABELLED`.
+    share : float
+        The block's share of the image's area.
+    places : int
+        How many places are tried along each side.
+
+    Returns
+    -------
+    Block
+        The block; training keeps `GUARD` pixels away from it.
+
+    Raises
+    ------
+    InputError
+        No block has both classes inside and outside.
+    """
+    shape = np.array(truth.shape)
+    size = (shape * math.sqrt(share)).astype(int) // 2 * 2
+    ones, labelled = truth == 1, truth != UNLABELLED
+    overall = ones.sum() / labelled.sum()
+    best, least = None, math.inf
+    for place in product(np.linspace(0, 1, places), repeat=2):
+        top, left = ((shape - size) * place).astype(int) // 2 * 2
+        block = Block(*map(int, (top, left, top + size[0], left + size[1])))
+        counts = []  # of class 1 and of class 0: inside, and outside the guard band
+        for where in (ones, labelled & ~ones):
+            outside = where.sum() - where[block.grown(GUARD, shape).slices].sum()
+            counts.append((where[block.slices].sum(), outside))
+        inside = counts[0][0] / max(counts[0][0] + counts[1][0], 1)
+        if np.min(counts) > 0 and abs(inside - overall) < least:
+            best, least = block, abs(inside - overall)
+    if best is None:
+        raise InputError(
+            f"the smaller class ({min(ones.sum(), (labelled & ~ones).sum())} pixels) "
+            "lies in one place: no block of the image can be held out that has both "
+            "classes inside and outside (label more of it, elsewhere)"
+        )
+    return best
+
+
+# ------------------------------------------------------------------ patches
+
+
+def training_pixels(truth, block):
+    """Count the pixels that lie outside the held-out block and its guard band.
+
+    Parameters
+    ----------
+    truth : ndarray, (H, W) uint8
+        The classes.
+    block : Block
+        The held-out block.
+
+    Returns
+    -------
+    int
+        The training area in pixels.
+    """
+    return truth.size - truth[block.grown(GUARD, truth.shape).slices].size
+
+
+def patch_size(truth, block, largest):
+    """Choose the patches' side: the largest that fits, halved where it must be.
+
+    Parameters
+    ----------
+    truth : ndarray, (H, W) uint8
+        The classes: 0, 1 or `UNLABELLED`.
+    block : Block
+        The held-out block.
+    largest : int
+        The side that is wanted, in pixels; a multiple of 16.
+
+    Returns
+    -------
+    int
+        The side in pixels: `largest`, its half, quarter or eighth.
+
+    Raises
+    ------
+    InputError
+        Not even the smallest patch shows both classes outside the held-out block.
+    """
+    for size in (largest, largest // 2, largest // 4, largest // 8):
+        if size <= min(truth.shape) and _patch_counts(truth, block, size)[1].any():
+            return size
+    raise InputError(
+        f"no patch of {size}x{size} pixels outside the held-out block shows the rarer "
+        "class (label more of it)"
+    )
+
+
+def _patch_counts(truth, block, size):
+    """Count each place's labelled pixels and those of the rarer class.
+
+    Both are (H - size + 1, W - size + 1), and 0 where a patch would reach into the
+    held-out block or its guard band.
+    """
+    guarded = block.grown(GUARD, truth.shape)
+    rows = slice(max(guarded.top - size + 1, 0), guarded.bottom)
+    cols = slice(max(guarded.left - size + 1, 0), guarded.right)
+    rare = min((truth == 0, truth == 1), key=np.sum)
+    counts = []
+    for where in (truth != UNLABELLED, rare):
+        # An integral image: the sum of a window from its four corners.
+        table = np.pad(where.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+        lower, upper = table[size:], table[:-size]
+        count = (lower[:, size:] - lower[:, :-size]) - (
+            upper[:, size:] - upper[:, :-size]
+        )
+        count[rows, cols] = 0
+        counts.append(count)
+    return counts
+
+
+def origin_weights(truth, block, size, rare_share=0.5):
+    """Say how likely each place is to be the top left corner of a training patch.
+
+    A part of the patches is drawn evenly; the others are drawn so that each pixel of
+    the rarer class is as likely as any other to lie in a patch.
+
+    Parameters
+    ----------
+    truth : ndarray, (H, W) uint8
+        The classes: 0, 1 or `UNLABELLED`.
+    block : Block
+        The held-out block: no patch reaches into it or its guard band.
+    size : int
+        A patch's side in pixels, from `patch_size`.
+    rare_share : float
+        The share of the patches that is drawn around the rarer class.
+
+    Returns
+    -------
+    ndarray, (H - size + 1, W - size + 1) float64
+        Probabilities that sum to 1.
+    """
+    labelled, rare = _patch_counts(truth, block, size)
+    even = labelled > 0
+    return (1 - rare_share) * even / even.sum() + rare_share * rare / rare.sum()
+
+
+def draw_origins(weights, count, generator):
+    """Draw the top left corners of patches.
+
+    Parameters
+    ----------
+    weights : ndarray, (h, w) float64
+        The probability of each place, from `origin_weights`.
+    count : int
+        How many to draw, with replacement.
+    generator : torch.Generator
+        The source of chance, on the CPU.
+
+    Returns
+    -------
+    Tensor, (count, 2) int64
+        Top and left of each.
+    """
+    cumulative = torch.from_numpy(weights.cumsum())
+    drawn = torch.rand(count, dtype=torch.float64, generator=generator)
+    # Right of equal values, so that a place of no weight is never drawn.
+    places = torch.searchsorted(cumulative, drawn * cumulative[-1], right=True)
+    width = weights.shape[1]
+    return torch.stack([places // width, places % width], 1)
+
+
+def cut_patches(rgb, truth, origins, size, symmetries):
+    """Cut patches out of an image, each turned by one of the square's 8 symmetries.
+
+    Parameters
+    ----------
+    rgb : Tensor, (H, W, 3) uint8
+        The image.
+    truth : Tensor, (H, W) uint8
+        Its classes.
+    origins : Tensor, (B, 2) int64
+        Top and left of each patch.
+    size : int
+        A patch's side in pixels.
+    symmetries : Tensor, (B,) int64
+        0 to 7: bit 0 flips the rows, bit 1 the columns, bit 2 swaps the two.
+
+    Returns
+    -------
+    patches : Tensor, (B, 3, size, size) float32
+        Values of 0 to 255.
+    classes : Tensor, (B, size, size) uint8
+        Their classes.
+    """
+    along = torch.arange(size, device=rgb.device)
+    flip_rows, flip_cols, swap = ((symmetries[:, None] >> bit) & 1 for bit in range(3))
+    # One gather cuts and turns: pixel (i, j) of a patch is image[row[i, j], col[i, j]].
+    rows = torch.where(flip_rows.bool(), size - 1 - along, along)[:, :, None]
+    cols = torch.where(flip_cols.bool(), size - 1 - along, along)[:, None, :]
+    rows, cols = torch.broadcast_tensors(rows, cols)  # (B, size, size) both
+    swap = swap[:, :, None].bool()
+    rows, cols = torch.where(swap, rows.mT, rows), torch.where(swap, cols.mT, cols)
+    rows = rows + origins[:, 0, None, None]
+    cols = cols + origins[:, 1, None, None]
+    return rgb[rows, cols].permute(0, 3, 1, 2).float(), truth[rows, cols]
+
+
+def jitter(patches, strengths, generator):
+    """Change the light of each patch: brightness, contrast and colour.
+
+    Parameters
+    ----------
+    patches : Tensor, (B, 3, h, w) float32
+        Values of 0 to 255.
+    strengths : tuple of float
+        The spread of brightness, contrast and colour: a factor is drawn between
+        ``exp(-spread)`` and ``exp(spread)``, the colour's for each channel alone.
+    generator : torch.Generator
+        The source of chance, on the CPU.
+
+    Returns
+    -------
+    Tensor, (B, 3, h, w) float32
+        The changed patches; values may leave 0 to 255.
+    """
+
+    def factor(spread, channels):
+        drawn = torch.rand(len(patches), channels, 1, 1, generator=generator)
+        return torch.exp((2 * drawn - 1) * spread).to(patches.device)
+
+    brightness, contrast, colour = strengths
+    grey = patches.mean((1, 2, 3), keepdim=True)
+    changed = (patches - grey) * factor(contrast, 1) + grey
+    return changed * factor(brightness, 1) * factor(colour, 3)
