@@ -1,0 +1,318 @@
+"""Images in and out: any format to RGB, ground truth to classes, masks to files.
+
+Contents
+--------
+In    read_rgb, read_truth, read_pair
+Out   write_rgb, write_mask, write_probabilities, check_jpeg_size
+"""
+
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from cli import InputError, whole_file
+
+
+READ_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
+WRITE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+PROBABILITY_SUFFIXES = (".png", ".tif", ".tiff")
+MAX_PIXELS = 1_000_000_000  # of an image to read; a header that says more is refused
+MAX_JPEG_SIDE = 65_535  # pixels: the format has 16 bits for each side
+JPEG_QUALITY = 95
+MIN_JPEG_GAP = 96  # between two colours, in their most different channel; 48 sufficed
+UNLABELLED = 255  # in a truth: a pixel without a class
+
+# Pillow's own guard against decompression bombs, set to the limit stated above.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+# ------------------------------------------------------------------ in
+
+
+def read_rgb(path):
+    """Read an image of any of the known formats as 8-bit RGB.
+
+    Grey becomes three equal channels, a palette its colours, CMYK its RGB; 16 bits are
+    scaled by their full range; transparency is dropped; the picture is turned upright
+    as its EXIF orientation says.
+
+    Parameters
+    ----------
+    path : str or Path
+        A PNG, JPEG, TIFF, WebP or BMP file.
+
+    Returns
+    -------
+    ndarray, (H, W, 3) uint8
+        The image.
+
+    Raises
+    ------
+    InputError
+        The file is missing, is no such image, is damaged or too large, or its pixels
+        are of a kind that has no known range.
+    """
+    image = _open(path)
+    if image.mode.startswith("I;16"):
+        # Pillow would clip these at 255; the high byte is their full range in 8 bits.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise InputError(
+            f"{path}: pixels of 32 bits, whose range is not known (save the image "
+            "with 8 or 16 bits)"
+        )
+    try:
+        # A copy, since an array that shares Pillow's memory cannot be written to.
+        return np.array(image.convert("RGB"))
+    except ValueError as error:
+        raise InputError(
+            f"{path}: colours of mode {image.mode} are not read"
+        ) from error
+
+
+def read_truth(path):
+    """Read a ground truth: an image of exactly two colours.
+
+    The darker colour is class 0, the brighter one class 1. Pixels that are not opaque
+    are unlabelled. In a lossy file, whose edges hold many values, the two strongest
+    colours count, provided that nearly every pixel is near to one of them.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file of any format that `read_rgb` reads.
+
+    Returns
+    -------
+    truth : ndarray, (H, W) uint8
+        0, 1, or 255 where unlabelled.
+    colours : tuple of two (red, green, blue)
+        The colours of class 0 and class 1, 0 to 255.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or does not hold two colours.
+    """
+    image = _open(path)
+    rgb, opaque = _colours_and_opacity(path, image)
+    # One number per colour, so that colours can be counted: (H, W) int64.
+    codes = rgb.astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    codes, counts = np.unique(codes[opaque], return_counts=True)
+    found = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], 1)  # (colours, 3)
+    found = found[np.argsort(-counts, kind="stable")]  # the strongest first
+    if len(found) > 2 and _is_lossy(image):
+        found = _two_strongest(rgb[opaque], found)
+    if len(found) != 2:
+        listed = ", ".join(str(tuple(map(int, colour))) for colour in found[:6])
+        more = ", ..." if len(found) > 6 else ""
+        raise InputError(
+            f"{path}: {len(found)} colours found, expected 2 ({listed}{more}; "
+            "draw each class in one colour, and save as PNG)"
+        )
+    pair = sorted(found.tolist(), key=lambda colour: (_brightness(colour), colour))
+    distances = [_distance(rgb, colour) for colour in pair]
+    truth = (distances[1] < distances[0]).astype(np.uint8)
+    truth[~opaque] = UNLABELLED
+    return truth, tuple(map(tuple, pair))
+
+
+def read_pair(rgb_path, gt_path):
+    """Read an image and its ground truth, which must be of one size.
+
+    Parameters
+    ----------
+    rgb_path, gt_path : str or Path
+        The two files.
+
+    Returns
+    -------
+    rgb : ndarray, (H, W, 3) uint8
+        The image, as `read_rgb` gives it.
+    truth : ndarray, (H, W) uint8
+        Its classes, as `read_truth` gives them.
+    colours : tuple of two (red, green, blue)
+        The colours of class 0 and class 1.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, or they differ in size.
+    """
+    rgb = read_rgb(rgb_path)
+    truth, colours = read_truth(gt_path)
+    if truth.shape != rgb.shape[:2]:
+        raise InputError(
+            f"{gt_path}: {truth.shape[1]}x{truth.shape[0]} pixels, but {rgb_path} has "
+            f"{rgb.shape[1]}x{rgb.shape[0]} (they must be of one size)"
+        )
+    return rgb, truth, colours
+
+
+def _open(path):
+    """Open and decode an image, whole and upright; every failure is an InputError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=READ_FORMATS) as image:
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
+                return image
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except Image.UnidentifiedImageError as error:
+        raise InputError(
+            f"{path}: is no image that can be read (PNG, JPEG, TIFF, WebP or BMP)"
+        ) from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: more than {MAX_PIXELS:,} pixels") from error
+    except MemoryError:
+        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{path}: damaged image ({error})") from error
+    except Exception as error:  # what a decoder raises on damaged bytes is not bounded
+        raise InputError(f"{path}: damaged image ({error})") from error
+
+
+def _colours_and_opacity(path, image):
+    """Give a truth's colours (H, W, 3) uint8 and where it is opaque (H, W) bool."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image)
+        if not np.isin(values, np.arange(65_536)).all():
+            raise InputError(f"{path}: values outside 0 to 65535 in a ground truth")
+        # Classes are often written as 0 and 1 in 16 bits: only a file that uses the
+        # upper range is scaled.
+        grey = values.astype(np.int64) >> (8 if values.max() > 255 else 0)
+        rgb = np.repeat(grey.astype(np.uint8)[..., None], 3, 2)
+        return rgb, np.ones(grey.shape, bool)
+    rgba = np.array(image.convert("RGBA"))
+    return rgba[..., :3], rgba[..., 3] == 255
+
+
+def _is_lossy(image):
+    # A WebP file does not say whether it is, so it is taken to be.
+    jpeg_in_tiff = image.info.get("compression") == "jpeg"
+    return jpeg_in_tiff or image.format in ("JPEG", "MPO", "WEBP")
+
+
+def _two_strongest(pixels, found):
+    """Pick a lossy truth's two colours, or all `found` if pixels are near to neither.
+
+    `pixels` is (N, 3) uint8, `found` (colours, 3), the strongest first.
+    """
+    apart = found[_distance(found, found[0]) > 64]
+    if len(apart) == 0:
+        return found[:1]
+    pair = np.stack([found[0], apart[0]])
+    gap = _distance(pair[0], pair[1])
+    off = np.minimum(_distance(pixels, pair[0]), _distance(pixels, pair[1])) > gap / 4
+    # Measured: a grey JPEG of quality 50 leaves under 0.1% of the pixels so far off. A
+    # third class leaves more, and so do colours that the format smeared at the edges.
+    return pair if off.mean() <= 0.01 else found
+
+
+def _distance(pixels, colour):
+    """Give the distance of (..., 3) pixels to a colour, in RGB: (...) float32."""
+    difference = np.asarray(pixels, np.float32) - np.asarray(colour, np.float32)
+    return np.linalg.norm(difference, axis=-1)
+
+
+def _brightness(colour):
+    return np.dot(colour, (0.299, 0.587, 0.114))
+
+
+# ------------------------------------------------------------------ out
+
+
+def write_rgb(path, rgb):
+    """Write an image; the suffix says the format.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file ending in one of `WRITE_SUFFIXES`.
+    rgb : ndarray, (H, W, 3) or (H, W), uint8 or float32
+        The image: RGB or grey.
+
+    Raises
+    ------
+    InputError
+        The picture is too large for a JPEG.
+    """
+    with whole_file(path) as temporary:
+        options = {}
+        if temporary.suffix.lower() in (".jpg", ".jpeg"):
+            check_jpeg_size(path, rgb.shape)
+            # Colours are kept at full resolution: JPEG would else smear a mask's edges.
+            options = {"quality": JPEG_QUALITY, "subsampling": 0}
+        elif temporary.suffix.lower() in (".tif", ".tiff"):
+            options = {"compression": "tiff_deflate"}
+        Image.fromarray(rgb).save(temporary, **options)
+
+
+def check_jpeg_size(path, shape):
+    """Refuse a JPEG that the format cannot hold.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to be written, of any format.
+    shape : tuple of int
+        The image's height and width come first.
+
+    Raises
+    ------
+    InputError
+        It would be a JPEG, and a side is over 65,535 pixels.
+    """
+    is_jpeg = str(path).lower().endswith((".jpg", ".jpeg"))
+    if is_jpeg and max(shape[:2]) > MAX_JPEG_SIDE:
+        raise InputError(
+            f"{path}: {shape[1]}x{shape[0]} pixels, and a JPEG holds at most "
+            f"{MAX_JPEG_SIDE} a side (use .png or .tif)"
+        )
+
+
+def write_mask(path, mask, colours):
+    """Draw a mask in its two colours, so that it can be read back exactly.
+
+    In a JPEG, too: each pixel stays nearer to its own colour than to the other. Two
+    colours too near for that (0 and 1, say) are drawn black and white there.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file ending in one of `WRITE_SUFFIXES`.
+    mask : ndarray, (H, W) uint8
+        0 or 1.
+    colours : sequence of two (red, green, blue)
+        The colours of class 0 and class 1.
+
+    Raises
+    ------
+    InputError
+        The picture is too large for a JPEG.
+    """
+    colours = np.array(colours, np.uint8)
+    is_jpeg = str(path).lower().endswith((".jpg", ".jpeg"))
+    if is_jpeg and np.ptp(colours.astype(int), axis=0).max() < MIN_JPEG_GAP:
+        colours = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
+    is_grey = (colours == colours[:, :1]).all()
+    write_rgb(path, (colours[:, 0] if is_grey else colours)[mask])
+
+
+def write_probabilities(path, probability):
+    """Write probabilities: as 8-bit grey in a PNG, as they are in a TIFF.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file ending in one of `PROBABILITY_SUFFIXES`.
+    probability : ndarray, (H, W) float32
+        Values of 0 to 1; a PNG holds them times 255, rounded.
+    """
+    if str(path).lower().endswith(".png"):
+        probability = np.round(probability * 255).astype(np.uint8)
+    write_rgb(path, probability)
