@@ -1,0 +1,215 @@
+# Generated from notebooks/train.ipynb: edit the notebook, then export again.
+"""Train the network on one labelled image.
+
+python train.py
+    data/rgb.png and data/gt.png -> model.pt and loss_vs_epochs.png
+python train.py --rgb field.png --gt field_labels.png --model field.pt
+    the same on your own image
+
+Ctrl-C ends the training and keeps the best weights so far.
+"""
+
+import argparse
+import copy
+from typing import NamedTuple
+
+import torch
+from tqdm.auto import tqdm
+
+import cli
+import figures
+import images
+import sampling
+import segutils
+
+
+STEPS = 1000  # optimiser steps, unless --epochs says otherwise
+PATCH = 64  # pixels a side
+LEARNING_RATE = 1e-2  # the peak; it rises to it and falls to almost nothing after
+WEIGHT_DECAY = 1e-2
+JITTER = (0.1, 0.2, 0.06)  # brightness, contrast, colour: gentle, as light changes
+PATIENCE = 1 / 3  # stop after this part of the epochs without a better one
+MIN_SIDE = 32  # pixels: a smaller image has no room for patches and a held-out block
+
+
+def parse_args(argv=None):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description="Train the network on one labelled image."
+    )
+
+    def option(name, default, text, **more):
+        parser.add_argument(name, default=default, help=text, **more)
+
+    option("--rgb", "data/rgb.png", "the image (%(default)s)", metavar="IMAGE")
+    option("--gt", "data/gt.png", "its ground truth (%(default)s)", metavar="IMAGE")
+    option("--model", "model.pt", "model file to write (%(default)s)", metavar="FILE")
+    option("--plot", "loss_vs_epochs.png", "curves (%(default)s)", metavar="FILE")
+    option("--epochs", None, f"what makes {STEPS} steps", type=int, metavar="N")
+    option("--seed", 0, "of all that is random (%(default)s)", type=int, metavar="N")
+    devices = ("auto", "cpu", "cuda", "mps")
+    option("--device", "auto", "where to run (%(default)s)", choices=devices)
+    args = parser.parse_args(argv)
+    if args.epochs is not None and args.epochs < 1:
+        raise cli.InputError(f"--epochs {args.epochs}: at least 1 is needed")
+    cli.check_output(args.model, (".pt", ".pth"))
+    cli.check_output(args.plot, (".png", ".jpg", ".pdf", ".svg"))
+    return args
+
+
+def load(args):
+    """Read the image (H, W, 3), its truth (H, W) and the truth's two colours."""
+    rgb, truth, colours = images.read_pair(args.rgb, args.gt)
+    height, width = truth.shape
+    if min(height, width) < MIN_SIDE:
+        raise cli.InputError(
+            f"{args.rgb}: {width}x{height} pixels (training needs {MIN_SIDE} a side)"
+        )
+    return rgb, truth, colours
+
+
+def evaluate(model, rgb, truth, block):
+    """Give the loss and the scores of the held-out block."""
+    around = block.grown(sampling.GUARD, truth.shape)
+    margin = segutils.margins(model, rgb[around.slices])[block.within(around)]
+    answer = truth[block.slices]
+    loss = segutils.segmentation_loss(torch.tensor(margin), torch.tensor(answer))
+    return loss.item(), segutils.scores(margin > 0, answer)
+
+
+class Epoch(NamedTuple):
+    """What is known after an epoch."""
+
+    number: int  # from 1
+    training_loss: float
+    held_out_loss: float
+    scores: dict  # of the held-out block
+
+
+def train(model, rgb, truth, block, size, epochs, steps, seed):
+    """Train the model, `epochs` times `steps` batches; yields after each epoch."""
+    device = model.conv1.weight.device
+    image, classes = (torch.tensor(array, device=device) for array in (rgb, truth))
+    weights = sampling.origin_weights(truth, block, size)
+    batch = segutils.MAX_PIXELS // size**2  # patches in the budget of one forward pass
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, LEARNING_RATE, total_steps=epochs * steps
+    )
+    for number in range(1, epochs + 1):
+        model.train()
+        total = 0.0
+        origins = sampling.draw_origins(weights, steps * batch, generator)  # an epoch's
+        symmetries = torch.randint(8, (len(origins),), generator=generator)
+        for drawn in zip(origins.split(batch), symmetries.split(batch), strict=True):
+            where, turn = (d.to(device) for d in drawn)
+            patches, answer = sampling.cut_patches(image, classes, where, size, turn)
+            patches = sampling.jitter(patches, JITTER, generator)  # (B, 3, size, size)
+            logits = model(patches)  # (B, 2, size, size)
+            loss = segutils.segmentation_loss(logits[:, 1] - logits[:, 0], answer)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            total += loss.item()
+        yield Epoch(number, total / steps, *evaluate(model, rgb, truth, block))
+
+
+def keep_best(model, training, epochs):
+    """Run the training; give all epochs, the best of them, and its weights."""
+    history, best, weights = [], None, None
+    bar = tqdm(training, total=epochs, unit="epoch", disable=None)
+    try:
+        for epoch in bar:
+            history.append(epoch)
+            if best is None or epoch.held_out_loss < best.held_out_loss:
+                best, weights = epoch, copy.deepcopy(model.state_dict())
+            elif epoch.number - best.number > max(10, PATIENCE * epochs):
+                print(f"no better epoch since {best.number}: stopped early")
+                break
+            bar.set_postfix({"held-out IoU": f"{epoch.scores['IoU']:.3f}"})
+    except KeyboardInterrupt:
+        if best is None:
+            raise
+        print(f"interrupted: the best epoch so far, {best.number}, is kept")
+    finally:
+        bar.close()
+    return history, best, weights
+
+
+def new_model(rgb, seed, device):
+    """Make an untrained network, normalised for an image."""
+    torch.manual_seed(seed)
+    model = segutils.FCNN()
+    model.normalise.fit(rgb)
+    return model.to(device)
+
+
+def plan_epochs(truth, block, epochs=None):
+    """Give the patch size, the number of epochs, and the steps of each."""
+    size = sampling.patch_size(truth, block, PATCH)
+    steps = max(1, round(sampling.training_pixels(truth, block) / segutils.MAX_PIXELS))
+    return size, epochs or -(-STEPS // steps), steps
+
+
+def report(history, best, truth, block):
+    """Print the scores of the held-out block, beside always answering one class."""
+    larger = int((truth == 1).sum() > (truth == 0).sum())
+    odds = (truth == 1).sum() / (truth == 0).sum()
+    answer = truth[block.slices]
+    constant = torch.full(answer.shape, float(odds)).log()
+    loss = segutils.segmentation_loss(constant, torch.tensor(answer)).item()
+    rows = {
+        f"network (epoch {best.number} of {len(history)})": {
+            "loss": best.held_out_loss,
+            **best.scores,
+        },
+        f"always class {larger}": {
+            "loss": loss,
+            **segutils.scores((answer * 0) + larger, answer),
+        },
+    }
+    print(segutils.score_table("held-out block", rows))
+
+
+def draw_curves(history, best):
+    """Plot the losses and the held-out IoU of all epochs."""
+    return figures.loss_curve(
+        [epoch.training_loss for epoch in history],
+        [epoch.held_out_loss for epoch in history],
+        [epoch.scores["IoU"] for epoch in history],
+        best.number,
+    )
+
+
+def save(args, colours, history, best, weights):
+    """Write the model file and the curves."""
+    facts = {
+        "seed": args.seed,
+        "epoch": best.number,
+        "held_out": {"loss": best.held_out_loss, **best.scores},
+    }
+    segutils.save_model(args.model, weights, colours, facts)
+    figures.save(draw_curves(history, best), args.plot)
+    print(f"wrote {args.model} and {args.plot}")
+
+
+def main(argv=None):
+    """Train on one labelled image, as the command line says."""
+    args = parse_args(argv)
+    device = segutils.choose_device(args.device)
+    rgb, truth, colours = load(args)
+    block = sampling.hold_out(truth)
+    size, epochs, steps = plan_epochs(truth, block, args.epochs)
+    model = new_model(rgb, args.seed, device)
+    training = train(model, rgb, truth, block, size, epochs, steps, args.seed)
+    history, best, weights = keep_best(model, training, epochs)
+    report(history, best, truth, block)
+    save(args, colours, history, best, weights)
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.run(main))
