@@ -33,14 +33,18 @@ def whole_file(path):
     OSError
         The folder is missing or cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = _temporary_beside(path)
     try:
         temporary.touch(exist_ok=False)
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary_beside(path):
+    path = Path(path)
+    return path.with_name(f".{os.getpid()}.tmp{path.suffix}")
 
 
 def check_output(path, suffixes):
@@ -64,13 +68,13 @@ def check_output(path, suffixes):
         raise InputError(
             f"{path}: unknown suffix {path.suffix!r} (use {', '.join(suffixes)})"
         )
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder (give a file name)")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} is missing (make it first)")
-    probe = path.with_name(f".{os.getpid()}-{path.name}")
     try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder (give a file name)")
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: the folder {path.parent} is missing (make it)")
         # Asking the permissions is not enough: a read-only disk answers yes.
+        probe = _temporary_beside(path)
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:

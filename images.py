@@ -18,7 +18,7 @@ READ_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 WRITE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 PROBABILITY_SUFFIXES = (".png", ".tif", ".tiff")
 MAX_PIXELS = 1_000_000_000  # of an image to read; a header that says more is refused
-MAX_JPEG_SIDE = 65_535  # pixels: the format has 16 bits for each side
+MAX_JPEG_SIDE = 65_500  # pixels: libjpeg's limit; the format's own is 65,535
 JPEG_QUALITY = 95
 MIN_JPEG_GAP = 96  # between two colours, in their most different channel; 48 sufficed
 UNLABELLED = 255  # in a truth: a pixel without a class
@@ -265,7 +265,7 @@ def check_jpeg_size(path, shape):
     Raises
     ------
     InputError
-        It would be a JPEG, and a side is over 65,535 pixels.
+        It would be a JPEG, and a side is over 65,500 pixels.
     """
     is_jpeg = str(path).lower().endswith((".jpg", ".jpeg"))
     if is_jpeg and max(shape[:2]) > MAX_JPEG_SIDE:

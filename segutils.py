@@ -558,11 +558,14 @@ def load_model(path, device="cpu"):
         The file is missing, is no model file, or is that of another network.
     """
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        file = open(path, "rb")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file (python train.py makes it)") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        with file:
+            content = torch.load(file, map_location=device, weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # what damaged bytes raise is not bounded
@@ -576,6 +579,8 @@ def load_model(path, device="cpu"):
         model.load_state_dict(content.pop("weights"))
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: holds another network's weights") from error
+    if np.shape(content.get("colours")) != (2, 3):
+        raise InputError(f"{path}: does not name the two colours of a mask")
     if not all(value.isfinite().all() for value in model.state_dict().values()):
         raise InputError(f"{path}: holds weights that are not finite (train again)")
     return model.to(device).eval(), content

@@ -1,0 +1,98 @@
+import os
+
+import pytest
+
+import cli
+
+
+def test_whole_file_replaces_at_the_end_only(tmp_path):
+    target = tmp_path / "out.png"
+    target.write_text("old")
+    with cli.whole_file(target) as temporary:
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+        assert temporary.suffix == ".png"
+    assert target.read_text() == "new"
+    assert os.listdir(tmp_path) == ["out.png"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_whole_file_leaves_the_old_one_when_it_fails(tmp_path, error):
+    target = tmp_path / "out.png"
+    target.write_text("old")
+    with pytest.raises(error), cli.whole_file(target) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["out.png"]
+
+
+def test_whole_file_has_ordinary_permissions(tmp_path):
+    (tmp_path / "plain").touch()
+    with cli.whole_file(tmp_path / "whole"):
+        pass
+    plain, whole = (os.stat(tmp_path / n).st_mode for n in ("plain", "whole"))
+    assert plain == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("out.gif", r"unknown suffix '\.gif' \(use \.jpg, \.png\)"),
+        ("out", "unknown suffix ''"),
+        ("missing/out.jpg", "folder .*missing is missing"),
+        ("file/out.jpg", "folder .*file is missing"),
+        ("folder.png", "is a folder"),
+        ("x" * 300 + ".png", "cannot be written"),
+    ],
+)
+def test_output_that_cannot_be_is_refused(tmp_path, name, words):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(cli.InputError, match=words):
+        cli.check_output(tmp_path / name, (".jpg", ".png"))
+
+
+def test_checking_an_output_leaves_nothing(tmp_path):
+    (tmp_path / "old.PNG").write_text("old")
+    for name in ("new.jpg", "old.PNG"):
+        cli.check_output(tmp_path / name, (".jpg", ".png"))
+    assert os.listdir(tmp_path) == ["old.PNG"]
+    assert (tmp_path / "old.PNG").read_text() == "old"
+
+
+def fails(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (cli.InputError("a.png: no"), 2, "error: a.png: no"),
+        (FileNotFoundError(2, "No such file", "a"), 2, "error: a: No such file"),
+        (OSError("disk gone"), 2, "error: disk gone"),
+        (MemoryError(), 2, "error: out of memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            2,
+            "out of memory",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_failure_is_one_line_and_a_code(capsys, error, code, line):
+    assert cli.run(fails(error)) == code
+    said = capsys.readouterr()
+    assert line in said.err
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+
+
+def test_success_is_zero_and_defects_are_not_hidden():
+    assert cli.run(lambda: None) == 0
+    assert cli.run(lambda: 130) == 130
+    with pytest.raises(RuntimeError, match="a defect"):
+        cli.run(fails(RuntimeError("a defect")))

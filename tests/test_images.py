@@ -1,0 +1,389 @@
+import io
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import images
+import segutils
+from cli import InputError
+
+
+BLACK_WHITE = ((0, 0, 0), (255, 255, 255))
+
+
+def picture(height=20, width=31):
+    """An image that is neither square nor the same when turned."""
+    rows, cols = np.indices((height, width))
+    rgb = np.stack([8 * rows, 8 * cols, 4 * (rows + cols)], 2)
+    return rgb.astype(np.uint8)
+
+
+def blobs(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    coarse = rng.random((height // 8 + 1, width // 8 + 1)) < 0.4
+    return np.kron(coarse, np.ones((8, 8), np.uint8))[:height, :width].astype(np.uint8)
+
+
+def save(path, array, mode=None, **options):
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(path, **options)
+    return path
+
+
+# ------------------------------------------------------------------ in
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.png", {}),
+        ("a.bmp", {}),
+        ("a.tif", {}),
+        ("a.tiff", {"compression": "tiff_lzw"}),
+        ("a.webp", {"lossless": True}),
+    ],
+)
+def test_lossless_formats_come_back_exactly(tmp_path, name, options):
+    path = save(tmp_path / name, picture(), **options)
+    rgb = images.read_rgb(path)
+    np.testing.assert_array_equal(rgb, picture())
+    assert rgb.dtype == np.uint8
+    rgb[0, 0] = 7  # the array is the caller's own
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp"])
+def test_lossy_formats_come_back_nearly(tmp_path, name):
+    rgb = images.read_rgb(save(tmp_path / name, picture(), quality=95))
+    assert abs(rgb.astype(int) - picture()).mean() < 4
+
+
+def test_grey_palette_and_one_bit_become_rgb(tmp_path):
+    grey = picture()[..., 2]
+    three = np.repeat(grey[..., None], 3, 2)
+    np.testing.assert_array_equal(
+        images.read_rgb(save(tmp_path / "grey.png", grey)), three
+    )
+    np.testing.assert_array_equal(
+        images.read_rgb(save(tmp_path / "palette.png", grey, "P")), three
+    )
+    bits = images.read_rgb(save(tmp_path / "bits.png", grey > 60))
+    np.testing.assert_array_equal(bits[..., 0], np.where(grey > 60, 255, 0))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_dropped(tmp_path, mode):
+    image = Image.fromarray(picture()).convert(mode)
+    image.putalpha(Image.fromarray(picture()[..., 0]))
+    image.save(tmp_path / "a.png")
+    opaque = Image.fromarray(picture()).convert("L" if mode == "LA" else "RGB")
+    np.testing.assert_array_equal(
+        images.read_rgb(tmp_path / "a.png"), np.array(opaque.convert("RGB"))
+    )
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.tif"])
+def test_cmyk_becomes_rgb(tmp_path, name):
+    rgb = images.read_rgb(save(tmp_path / name, picture(), "CMYK"))
+    assert abs(rgb.astype(int) - picture()).mean() < 4
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bits_are_scaled_by_their_full_range(tmp_path, name):
+    deep = np.arange(0, 65_536, 97, np.uint16)[:600].reshape(20, 30)
+    rgb = images.read_rgb(save(tmp_path / name, deep))
+    np.testing.assert_array_equal(rgb[..., 0], deep >> 8)
+    assert (rgb == rgb[..., :1]).all()
+
+
+def test_sixteen_bit_rgb_is_scaled_alike(tmp_path):
+    path = tmp_path / "a.tif"
+    deep = np.stack([np.arange(600, dtype=np.uint16).reshape(20, 30) * 100] * 3, 2)
+    write_deep_tiff(path, deep)
+    np.testing.assert_array_equal(images.read_rgb(path), deep >> 8)
+
+
+def write_deep_tiff(path, deep):
+    """Write a 16-bit RGB TIFF by hand, as Pillow cannot."""
+    height, width, _ = deep.shape
+    data = deep.astype("<u2").tobytes()
+    tags = [
+        (256, 3, 1, width),
+        (257, 3, 1, height),
+        (258, 3, 3, 8 + len(data)),  # bits per sample, behind the pixels
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, 8),
+        (277, 3, 1, 3),
+        (278, 3, 1, height),
+        (279, 4, 1, len(data)),
+    ]
+    bits = np.array([16, 16, 16], "<u2").tobytes()
+    head = b"II*\0" + np.uint32(8 + len(data) + 6).tobytes()
+    directory = np.uint16(len(tags)).tobytes()
+    for tag, kind, count, value in tags:
+        directory += np.array([tag, kind], "<u2").tobytes()
+        directory += np.array([count, value], "<u4").tobytes()
+    path.write_bytes(head + data + bits + directory + bytes(4))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_exif_turns_the_picture_upright(tmp_path, name, orientation):
+    rows = np.linspace(0, 250, 24).astype(np.uint8)
+    upright = np.repeat(np.repeat(rows[:, None], 40, 1)[..., None], 3, 2)
+    upright[:8, :8] = 255  # one corner apart, so that every orientation differs
+    method = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }.get(orientation)
+    stored = Image.fromarray(upright)
+    stored = stored.transpose(method) if method is not None else stored
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored.save(tmp_path / name, exif=exif)
+    rgb = images.read_rgb(tmp_path / name)
+    assert rgb.shape == upright.shape
+    assert abs(rgb.astype(int) - upright).mean() < 3
+
+
+def broken(path, how):
+    if how == "empty":
+        path.write_bytes(b"")
+    elif how == "text":
+        path.write_text("not an image")
+    elif how == "truncated":
+        save(path, np.random.default_rng(0).integers(0, 256, (99, 99, 3), np.uint8))
+        path.write_bytes(path.read_bytes()[:6000])
+    elif how == "folder":
+        path.mkdir()
+    elif how == "float":
+        save(path.with_suffix(".tif"), picture()[..., 0].astype(np.float32))
+        return path.with_suffix(".tif")
+    elif how == "gif":
+        buffer = io.BytesIO()
+        Image.fromarray(picture()).save(buffer, "GIF")
+        path.write_bytes(buffer.getvalue())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("missing", "no such file"),
+        ("empty", "no image that can be read"),
+        ("text", "no image that can be read"),
+        ("gif", "no image that can be read"),
+        ("truncated", "damaged image"),
+        ("folder", "cannot be read"),
+        ("float", "range is not known"),
+    ],
+)
+def test_what_is_no_image_is_told_in_one_line(tmp_path, how, words):
+    path = broken(tmp_path / "a.png", how)
+    with pytest.raises(InputError, match=words) as caught:
+        images.read_rgb(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", [300, 600])
+def test_more_pixels_than_the_limit_are_refused(tmp_path, monkeypatch, limit):
+    # Pillow warns from its limit on and fails from twice that on.
+    path = save(tmp_path / "a.png", picture())  # 620 pixels
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(InputError, match="more than 1,000,000,000 pixels"):
+        images.read_rgb(path)
+
+
+def test_no_warning_below_the_limit():
+    assert Image.MAX_IMAGE_PIXELS == images.MAX_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Image.new("1", (20_000, 20_000)).close()
+
+
+# ------------------------------------------------------------------ ground truth
+
+PAIRS = [
+    BLACK_WHITE,
+    ((0, 0, 0), (1, 1, 1)),
+    ((200, 0, 0), (0, 200, 0)),
+    ((68, 1, 84), (253, 231, 37)),
+]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.bmp"])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_any_two_colours_are_a_truth(tmp_path, name, pair):
+    truth = blobs(40, 60)
+    colours = np.array(pair, np.uint8)
+    found, drawn = images.read_truth(save(tmp_path / name, colours[truth]))
+    np.testing.assert_array_equal(found, truth)
+    assert drawn == pair
+    assert found.dtype == np.uint8
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "I;16", "I"])
+@pytest.mark.parametrize("top", [1, 255, 65_535])
+def test_any_mode_is_a_truth(tmp_path, mode, top):
+    truth = blobs(40, 60)
+    values = truth.astype(np.int64) * top
+    if mode in ("1", "L", "P"):
+        array = truth > 0 if mode == "1" else np.minimum(values, 255).astype(np.uint8)
+    else:
+        array = values.astype(np.uint16 if mode == "I;16" else np.int32)
+    image = Image.fromarray(array)
+    image = image.convert("P") if mode == "P" else image
+    image.save(tmp_path / "a.tif")
+    assert Image.open(tmp_path / "a.tif").mode == mode
+    found, colours = images.read_truth(tmp_path / "a.tif")
+    np.testing.assert_array_equal(found, truth)
+    assert colours[0] == (0, 0, 0)
+    assert colours[1] != (0, 0, 0)
+
+
+def test_transparent_pixels_are_unlabelled(tmp_path):
+    truth = blobs(40, 60)
+    rgba = np.full((40, 60, 4), 255, np.uint8)
+    rgba[..., :3] = truth[..., None] * 255
+    rgba[:10, :, 3] = 0
+    rgba[:10, :, 0] = 77  # what colour is hidden there does not matter
+    rgba[10, :, 3] = 128
+    found, _ = images.read_truth(save(tmp_path / "a.png", rgba))
+    assert (found[:11] == images.UNLABELLED).all()
+    np.testing.assert_array_equal(found[11:], truth[11:])
+    assert images.UNLABELLED == segutils.UNLABELLED
+
+
+@pytest.mark.parametrize("quality", [50, 75, 95])
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp"])
+def test_lossy_truth_is_told_by_its_two_strongest_colours(tmp_path, name, quality):
+    truth = blobs(120, 160)
+    path = save(tmp_path / name, truth * 255, "RGB", quality=quality)
+    found, colours = images.read_truth(path)
+    np.testing.assert_array_equal(found, truth)
+    assert colours == BLACK_WHITE
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
+def test_three_classes_are_refused_and_listed(tmp_path, name):
+    grey = blobs(120, 160) * 255
+    grey[:30, :30] = 128
+    with pytest.raises(InputError, match=r"colours found, expected 2 \(\(0, 0, 0\)"):
+        images.read_truth(save(tmp_path / name, grey, "RGB"))
+
+
+def test_three_colours_are_named(tmp_path):
+    grey = blobs(40, 60) * 255
+    grey[:5, :5] = 128
+    with pytest.raises(InputError, match=r"3 colours.*128, 128, 128"):
+        images.read_truth(save(tmp_path / "a.png", grey))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("a.png", "1 colours found"), ("a.jpg", "colours found")]
+)
+def test_one_colour_is_refused(tmp_path, name, words):
+    with pytest.raises(InputError, match=words):
+        images.read_truth(save(tmp_path / name, np.full((40, 60), 90, np.uint8)))
+
+
+def test_photo_is_no_truth(tmp_path, scene):
+    for name in ("a.png", "a.jpg"):
+        with pytest.raises(InputError, match="colours found, expected 2"):
+            images.read_truth(save(tmp_path / name, scene[0]))
+
+
+def test_fully_transparent_truth_is_refused(tmp_path):
+    path = save(tmp_path / "a.png", np.zeros((40, 60, 4), np.uint8))
+    with pytest.raises(InputError, match="0 colours found"):
+        images.read_truth(path)
+
+
+def test_pair_of_two_sizes_is_refused(tmp_path):
+    rgb = save(tmp_path / "rgb.png", picture(20, 31))
+    gt = save(tmp_path / "gt.png", blobs(20, 30) * 255)
+    with pytest.raises(InputError, match=r"gt\.png: 30x20.*rgb\.png has 31x20"):
+        images.read_pair(rgb, gt)
+
+
+# ------------------------------------------------------------------ out
+
+bytes_ = st.integers(0, 255)
+colour = st.tuples(bytes_, bytes_, bytes_)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    suffix=st.sampled_from(images.WRITE_SUFFIXES),
+    pair=st.tuples(colour, colour).filter(lambda p: p[0] != p[1]),
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    seed=st.integers(0, 99),
+    grain=st.sampled_from((1, 2, 5)),
+)
+def test_mask_comes_back_exactly(tmp_path_factory, suffix, pair, size, seed, grain):
+    """In a JPEG too, whatever the mask: noise of one pixel is the hardest."""
+    height, width = size
+    coarse = np.random.default_rng(seed).random((height, width)) < 0.5
+    mask = np.kron(coarse, np.ones((grain, grain)))[:height, :width].astype(np.uint8)
+    path = tmp_path_factory.mktemp("mask") / f"mask{suffix}"
+    images.write_mask(path, mask, pair)
+    rgb = np.array(Image.open(path).convert("RGB")).astype(int)
+    jpeg = suffix in (".jpg", ".jpeg")
+    too_near = max(abs(a - b) for a, b in zip(*pair, strict=True)) < images.MIN_JPEG_GAP
+    drawn = BLACK_WHITE if jpeg and too_near else pair
+    away = [((rgb - np.array(c)) ** 2).sum(2) for c in drawn]
+    np.testing.assert_array_equal(away[1] < away[0], mask)
+    if not jpeg:
+        assert (np.minimum(*away) == 0).all()
+
+
+def test_black_and_white_jpeg_by_a_plain_threshold(tmp_path):
+    mask = (np.random.default_rng(0).random((101, 203)) < 0.5).astype(np.uint8)
+    images.write_mask(tmp_path / "m.jpg", mask, BLACK_WHITE)
+    image = Image.open(tmp_path / "m.jpg")
+    assert image.mode == "L"
+    np.testing.assert_array_equal(np.array(image) > 127, mask)
+
+
+def test_jpeg_that_the_format_cannot_hold_is_refused(tmp_path):
+    mask = np.zeros((1, 65_501), np.uint8)
+    for name in ("m.jpg", "m.JPEG"):
+        with pytest.raises(InputError, match=r"65501x1 pixels.*use \.png or \.tif"):
+            images.write_mask(tmp_path / name, mask, BLACK_WHITE)
+        assert not list(tmp_path.iterdir())
+    images.write_mask(tmp_path / "m.png", mask, BLACK_WHITE)
+    images.write_mask(tmp_path / "m.jpg", mask[:, 1:], BLACK_WHITE)
+
+
+def test_probabilities_in_eight_bits_and_as_they_are(tmp_path):
+    probability = np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)
+    for suffix in images.PROBABILITY_SUFFIXES:
+        images.write_probabilities(tmp_path / f"p{suffix}", probability)
+    png = np.array(Image.open(tmp_path / "p.png"))
+    assert png.dtype == np.uint8
+    assert abs(png / 255 - probability).max() < 0.5 / 255 + 1e-6
+    for suffix in (".tif", ".tiff"):
+        tiff = np.array(Image.open(tmp_path / f"p{suffix}"))
+        np.testing.assert_array_equal(tiff, probability)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name"),
+    [(".jpg", "JPEG"), (".JPG", "JPEG"), (".jpeg", "JPEG"), (".png", "PNG")]
+    + [(".tif", "TIFF"), (".TIFF", "TIFF")],
+)
+def test_suffix_says_the_format(tmp_path, suffix, name):
+    images.write_rgb(tmp_path / f"a{suffix}", picture())
+    image = Image.open(tmp_path / f"a{suffix}")
+    assert image.format == name
+    assert image.size == (31, 20)

@@ -1,0 +1,369 @@
+import pickle
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+import segutils
+from cli import InputError
+
+
+shared_fixtures = [HealthCheck.function_scoped_fixture]
+CONVOLUTIONS = {
+    "conv1.weight": (16, 3, 3, 3),
+    "conv1.bias": (16,),
+    "conv2.weight": (32, 16, 3, 3),
+    "conv2.bias": (32,),
+    "conv3.weight": (16, 32, 3, 3),
+    "conv3.bias": (16,),
+    "conv4.weight": (2, 16, 5, 5),
+    "conv4.bias": (2,),
+}
+
+
+def image(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def literal(model, x):
+    """The network as the exercise words it, by hand."""
+    norm = model.normalise
+    x = (x - norm.mean[:, None, None]) / norm.std[:, None, None]
+
+    def convolve(x, name, padding):
+        layer = getattr(model, f"conv{name}")
+        return F.conv2d(x, layer.weight, layer.bias, padding=padding)
+
+    def normalise(x, name):
+        n = getattr(model, f"norm{name}")
+        moments = (n.running_mean, n.running_var)
+        return F.batch_norm(x, *moments, n.weight, n.bias)
+
+    x = F.relu(normalise(convolve(x, 1, 1), 1))
+    x = F.max_pool2d(F.relu(normalise(convolve(x, 2, 1), 2)), 2)
+    x = F.relu(normalise(convolve(x, 3, 1), 3))
+    return convolve(F.interpolate(x, scale_factor=2, mode="nearest"), 4, 2)
+
+
+# ------------------------------------------------------------------ the network
+
+
+def test_convolutions_are_the_fixed_ones(model):
+    state = model.state_dict()
+    shapes = {n: tuple(v.shape) for n, v in state.items() if n.startswith("conv")}
+    assert shapes == CONVOLUTIONS
+    assert sum(state[name].numel() for name in CONVOLUTIONS) == 10_514
+    assert not any(v.ndim == 4 for n, v in state.items() if n not in CONVOLUTIONS)
+
+
+def test_forward_is_the_literal_graph(model):
+    x = torch.rand(2, 3, 40, 60) * 255
+    torch.testing.assert_close(model(x), literal(model, x), rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_are_those_of_the_literal_graph(model):
+    x = torch.rand(2, 3, 40, 60) * 255
+    weights = list(model.parameters())
+    mine = torch.autograd.grad(model(x).square().mean(), weights)
+    theirs = torch.autograd.grad(literal(model, x).square().mean(), weights)
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 256, 256), (16, 3, 64, 64), (3, 3, 2, 4)])
+def test_forward_gives_two_logits_a_pixel(model, shape):
+    assert model(torch.zeros(shape)).shape == (shape[0], 2, *shape[2:])
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((1, 3, 258, 256), "258x256 pixels.*256x256"),
+        ((1, 3, 2, 258), "2x258 pixels"),
+        ((2, 3, 256, 256), "batch of 2.*65536"),
+        ((17, 3, 64, 64), "batch of 17"),
+        ((1, 3, 63, 64), "63x64 pixels.*even"),
+        ((1, 1, 64, 64), r"\(1, 1, 64, 64\).*expected \(B, 3, H, W\)"),
+        ((3, 64, 64), r"\(3, 64, 64\)"),
+        ((0, 3, 64, 64), r"\(0, 3, 64, 64\)"),
+    ],
+)
+def test_forward_refuses_what_breaks_the_rule(model, shape, words):
+    with pytest.raises(ValueError, match=words):
+        model(torch.zeros(shape))
+
+
+def test_receptive_field_is_as_measured(model):
+    """Nudge one input pixel of each parity: which outputs move?"""
+    reach = 0
+    for y, x in product((30, 31), repeat=2):
+        rgb = image(64, 64)
+        before = segutils.margins(model, rgb)
+        rgb[y, x] ^= 255
+        rows, cols = np.nonzero(segutils.margins(model, rgb) != before)
+        reach = max(reach, abs(rows - y).max(), abs(cols - x).max())
+    assert reach == segutils.RECEPTIVE_RADIUS == 7
+    assert segutils.HALO == 6
+
+
+# ------------------------------------------------------------------ the tiler
+
+
+@given(st.integers(1, 3000))
+@example(256)
+@example(257)
+def test_spans_cover_a_length_with_enough_halo(length):
+    spans = segutils.spans(length)
+    even = length + length % 2
+    assert [s.core_start for s in spans] == [0, *(s.core_stop for s in spans[:-1])]
+    assert spans[-1].core_stop == length
+    for s in spans:
+        assert s.start % 2 == s.stop % 2 == s.core_start % 2 == 0
+        assert 0 <= s.start < s.stop <= even
+        assert s.stop - s.start == min(256, even)
+        assert s.core_start - s.start >= segutils.HALO or s.start == 0
+        assert s.stop - s.core_stop >= segutils.HALO or s.stop == even
+
+
+def test_tiles_are_a_partition():
+    covered = np.zeros((301, 517), int)
+    for tile in segutils.tiles(301, 517):
+        covered[tile.core] += 1
+    assert (covered == 1).all()
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (-1, 5)])
+def test_no_tiles_of_an_empty_image(size):
+    with pytest.raises(ValueError, match="no tiles"):
+        segutils.tiles(*size)
+
+
+def whole_margins(model, rgb, monkeypatch):
+    """One pass over the whole image, with the guard lifted."""
+    height, width = rgb.shape[:2]
+    even = np.pad(rgb, [(0, height % 2), (0, width % 2), (0, 0)], "edge")
+    x = torch.from_numpy(even).permute(2, 0, 1)[None].float()
+    with monkeypatch.context() as patch, torch.inference_mode():
+        patch.setattr(segutils, "check_budget", lambda shape: None)
+        logits = model(x)[0]
+    return (logits[1] - logits[0])[:height, :width].numpy()
+
+
+sizes = st.one_of(
+    st.tuples(st.integers(1, 90), st.integers(1, 900)),  # thin
+    st.tuples(st.integers(1, 900), st.integers(1, 90)),
+    st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    st.tuples(st.integers(200, 620), st.integers(200, 620)),  # several tiles
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=shared_fixtures)
+@given(size=sizes, seed=st.integers(0, 9), threads=st.sampled_from((1, 2)))
+@example(size=(1, 1), seed=0, threads=1)
+@example(size=(1, 257), seed=0, threads=1)
+@example(size=(22, 714), seed=0, threads=1)  # tile and whole on two sides of a limit
+@example(size=(513, 511), seed=0, threads=2)
+def test_tiled_equals_whole_bit_for_bit(model, monkeypatch, size, seed, threads):
+    monkeypatch.undo()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        rgb = image(*size, seed)
+        whole = whole_margins(model, rgb, monkeypatch)
+        np.testing.assert_array_equal(segutils.margins(model, rgb), whole)
+        np.testing.assert_array_equal(segutils.segment(model, rgb), whole > 0)
+        np.testing.assert_array_equal(
+            segutils.probabilities(model, rgb), segutils.sigmoid(whole)
+        )
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_smaller_halo_would_not_do(model, monkeypatch):
+    rgb = image(400, 400)
+    whole = whole_margins(model, rgb, monkeypatch)
+    monkeypatch.setattr(segutils, "HALO", 4)
+    assert abs(segutils.margins(model, rgb) - whole).max() > 1e-3
+
+
+def test_segment_gives_uint8_classes_and_never_trains(model):
+    model.train()
+    before = model.norm1.running_mean.clone()
+    mask = segutils.segment(model, image(33, 300))
+    assert mask.dtype == np.uint8
+    assert mask.shape == (33, 300)
+    assert set(np.unique(mask)) <= {0, 1}
+    assert torch.equal(model.norm1.running_mean, before)
+
+
+@pytest.mark.parametrize(
+    "rgb",
+    [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8), np.zeros((9, 9, 3))],
+)
+def test_segment_refuses_other_arrays(model, rgb):
+    with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8"):
+        segutils.segment(model, rgb)
+
+
+def test_sigmoid_is_right_and_the_same_everywhere():
+    margin = np.random.default_rng(0).normal(0, 30, 1001).astype(np.float32)
+    margin[:3] = -1000, 0, 1000
+    probability = segutils.sigmoid(margin)
+    exact = 1 / (1 + np.exp(-margin.astype(np.float64).clip(-700)))
+    np.testing.assert_allclose(probability, exact, atol=1e-6)
+    assert probability[:3].tolist() == [0, 0.5, 1]
+    alone = [segutils.sigmoid(margin[i : i + 1])[0] for i in range(len(margin))]
+    np.testing.assert_array_equal(probability, alone)
+
+
+# ------------------------------------------------------------------ loss and scores
+
+
+def test_loss_is_cross_entropy_and_dice():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 2, 8, 8)
+    truth = torch.randint(2, (2, 8, 8))
+    entropy = F.cross_entropy(logits, truth)
+    p = logits.softmax(1)[:, 1]
+    dice = (2 * (p * truth).sum() + 1) / (p.sum() + truth.sum() + 1)
+    loss = segutils.segmentation_loss(logits[:, 1] - logits[:, 0], truth.byte())
+    torch.testing.assert_close(loss, entropy + 1 - dice)
+
+
+def test_unlabelled_pixels_cost_nothing_and_teach_nothing():
+    truth = torch.randint(2, (4, 4), dtype=torch.uint8)
+    truth[1] = segutils.UNLABELLED
+    margin = torch.randn(4, 4, requires_grad=True)
+    loss = segutils.segmentation_loss(margin, truth)
+    loss.backward()
+    assert (margin.grad[1] == 0).all()
+    assert (margin.grad[0] != 0).all()
+    others = torch.cat([margin[:1], margin[2:]]), torch.cat([truth[:1], truth[2:]])
+    torch.testing.assert_close(loss, segutils.segmentation_loss(*others))
+
+
+def test_loss_of_no_labels_is_finite():
+    truth = torch.full((4, 4), segutils.UNLABELLED, dtype=torch.uint8)
+    assert segutils.segmentation_loss(torch.randn(4, 4), truth).isfinite()
+
+
+def test_scores_by_hand():
+    truth = np.array([[1, 1, 1, 0, 0, 255, 255]], np.uint8)
+    mask = np.array([[1, 1, 0, 1, 0, 1, 0]], np.uint8)
+    assert segutils.scores(mask, truth) == {
+        "IoU": 2 / 4,
+        "Dice": 4 / 6,
+        "precision": 2 / 3,
+        "recall": 2 / 3,
+        "accuracy": 3 / 5,
+    }
+
+
+def test_scores_that_are_not_defined_are_nan():
+    empty = np.zeros((2, 2), np.uint8)
+    found = segutils.scores(empty, empty)
+    assert np.isnan([found["IoU"], found["precision"], found["recall"]]).all()
+    assert found["accuracy"] == 1
+    assert segutils.score_table("t", {"a": found}).splitlines()[1].split()[1] == "-"
+
+
+# ------------------------------------------------------------------ the model file
+
+
+@pytest.fixture
+def model_file(model, tmp_path):
+    path = tmp_path / "model.pt"
+    colours = ((0, 0, 0), (255, 0, 255))
+    segutils.save_model(path, model.state_dict(), colours, {"seed": 3})
+    return path
+
+
+def test_model_file_gives_the_model_back(model, model_file):
+    again, content = segutils.load_model(model_file)
+    rgb = image(70, 90)
+    np.testing.assert_array_equal(
+        segutils.margins(again, rgb), segutils.margins(model, rgb)
+    )
+    assert content["colours"] == [[0, 0, 0], [255, 0, 255]]
+    assert content["seed"] == 3
+
+
+def test_model_file_holds_plain_values_only(model_file):
+    content = torch.load(model_file, weights_only=True)
+    assert {type(v) for v in content["weights"].values()} == {torch.Tensor}
+    assert {type(v) for v in content["versions"].values()} == {str}
+
+
+class Payload:
+    """An object whose unpickling would create a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_model_file_runs_no_code(tmp_path):
+    for write in (torch.save, lambda x, p: p.write_bytes(pickle.dumps(x))):
+        write(Payload(tmp_path / "trap"), tmp_path / "model.pt")
+        with pytest.raises(InputError, match=r"model\.pt: is no model file"):
+            segutils.load_model(tmp_path / "model.pt")
+        assert not (tmp_path / "trap").exists()
+
+
+def damaged(path, how):
+    content = torch.load(path, weights_only=True)
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:5000])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "text":
+        path.write_text("not a model")
+    elif how == "other":
+        torch.save({"weights": content["weights"]}, path)
+    elif how == "network":
+        content["weights"]["conv1.weight"] = torch.zeros(8, 3, 3, 3)
+        torch.save(content, path)
+    elif how == "no weights":
+        torch.save({"format": content["format"]}, path)
+    elif how == "nan":
+        content["weights"]["conv2.bias"][3] = torch.nan
+        torch.save(content, path)
+    elif how == "colours":
+        torch.save({**content, "colours": [1]}, path)
+    elif how == "missing":
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("truncated", "no model file, or is damaged"),
+        ("empty", "no model file, or is damaged"),
+        ("text", "no model file, or is damaged"),
+        ("other", "no model file of this program"),
+        ("network", "another network"),
+        ("no weights", "another network"),
+        ("nan", "not finite"),
+        ("colours", "two colours"),
+        ("missing", "no such file"),
+    ],
+)
+def test_model_file_that_is_none_is_refused(model_file, how, words):
+    damaged(model_file, how)
+    with pytest.raises(InputError, match=words) as caught:
+        segutils.load_model(model_file)
+    assert "\n" not in str(caught.value)
+    assert str(model_file) in str(caught.value)
+
+
+def test_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="--device cuda"):
+        segutils.choose_device("cuda")
+    assert segutils.choose_device("cpu").type == "cpu"
