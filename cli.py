@@ -47,27 +47,36 @@ def _temporary_beside(path):
     return path.with_name(f".{os.getpid()}.tmp{path.suffix}")
 
 
-def check_output(path, suffixes):
-    """Refuse an output file that could not be written, before any work is done.
+def check_outputs(inputs, outputs):
+    """Refuse outputs that could not be written, before any work is done.
 
     Parameters
     ----------
-    path : str or Path
-        The file that is to be written.
-    suffixes : sequence of str
-        The suffixes that say a known format, such as ``(".jpg", ".png")``.
+    inputs : iterable of str or Path
+        The files that are to be read.
+    outputs : iterable of (str or Path, sequence of str)
+        The files that are to be written, each with the suffixes it may have, such as
+        ``(".jpg", ".png")``.
 
     Raises
     ------
     InputError
-        The suffix is unknown, the name is a folder's, or the folder is missing or
-        cannot be written.
+        An output's suffix is unknown, its name is a folder's, its folder is missing or
+        cannot be written, or it is also an input or another output.
     """
-    path = Path(path)
-    if path.suffix.lower() not in suffixes:
-        raise InputError(
-            f"{path}: unknown suffix {path.suffix!r} (use {', '.join(suffixes)})"
-        )
+    taken = {Path(path).resolve() for path in inputs}
+    for path, suffixes in outputs:
+        path = Path(path)
+        if path.suffix.lower() not in suffixes:
+            known = ", ".join(suffixes)
+            raise InputError(f"{path}: unknown suffix {path.suffix!r} (use {known})")
+        if path.resolve() in taken:
+            raise InputError(f"{path}: would overwrite an input or another output")
+        taken.add(path.resolve())
+        _check_writable(path)
+
+
+def _check_writable(path):
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder (give a file name)")

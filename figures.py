@@ -14,6 +14,7 @@ import numpy as np
 from cli import whole_file
 
 
+SUFFIXES = (".png", ".jpg", ".pdf", ".svg")  # of files that a figure may be saved to
 # Colours that colour-blind readers can tell apart (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 TINT = (213, 94, 0)  # vermillion, which is rare in photographs
@@ -99,19 +100,22 @@ def loss_curve(training_loss, held_out_loss, iou, kept):
     return figure
 
 
-def gallery(pictures, titles=(), columns=None, width=10):
+def gallery(pictures, titles=(), columns=None, width=10, white=None):
     """Show images beside each other.
 
     Parameters
     ----------
     pictures : sequence of ndarray, (H, W, 3) uint8 or (H, W)
-        The images; grey ones are drawn from their least to their largest value.
+        The images.
     titles : sequence of str
         A title for each, or none.
     columns : int, optional
         How many stand in a row; all of them unless given.
     width : float
         The figure's width in inches.
+    white : float, optional
+        The value that is white in grey images, 0 being black; the largest value of
+        each unless given.
 
     Returns
     -------
@@ -132,7 +136,8 @@ def gallery(pictures, titles=(), columns=None, width=10):
         for axis in axes:
             axis.axis("off")
         for axis, picture in zip(axes, pictures, strict=False):
-            axis.imshow(picture, cmap="gray")
+            # Never an empty range: a picture of one value would always be black.
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=white or picture.max() or 1)
         for axis, title in zip(axes, titles, strict=False):
             axis.set_title(title, fontsize=10)
     return figure

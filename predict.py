@@ -44,31 +44,28 @@ def parse_args(argv=None):
 
 def plan(args):
     """Pair each image with its mask file, and refuse what could not be written."""
-    extras = {"--overlay": args.overlay, "--probabilities": args.probabilities}
     if Path(args.output).is_dir():
-        outputs = [Path(args.output, f"{Path(name).stem}.png") for name in args.images]
-    elif len(args.images) > 1:
+        masks = [Path(args.output, f"{Path(name).stem}.png") for name in args.images]
+    elif len(args.images) == 1:
+        masks = [Path(args.output)]
+    else:
         raise cli.InputError(
             f"--output {args.output}: is no folder, and {len(args.images)} images need "
             "one (make it first)"
         )
-    else:
-        outputs = [Path(args.output)]
-    for option, value in {"--gt": args.gt, **extras}.items():
-        if value and len(args.images) > 1:
-            raise cli.InputError(f"{option} {value}: goes with one image only")
-    taken = {Path(name).resolve() for name in (*args.images, args.model)}
-    taken |= {Path(args.gt).resolve()} if args.gt else set()
-    for path in (*outputs, *map(Path, filter(None, extras.values()))):
-        if path.resolve() in taken:
-            raise cli.InputError(f"{path}: would overwrite an input or another output")
-        taken.add(path.resolve())
-        probability = args.probabilities and path == Path(args.probabilities)
-        cli.check_output(
-            path,
-            images.PROBABILITY_SUFFIXES if probability else images.WRITE_SUFFIXES,
-        )
-    return list(zip(args.images, outputs, strict=True))
+    for option in ("gt", "overlay", "probabilities"):
+        if getattr(args, option) and len(args.images) > 1:
+            raise cli.InputError(
+                f"--{option} {getattr(args, option)}: goes with one image only"
+            )
+    outputs = [(mask, images.WRITE_SUFFIXES) for mask in masks]
+    if args.overlay:
+        outputs.append((args.overlay, images.WRITE_SUFFIXES))
+    if args.probabilities:
+        outputs.append((args.probabilities, images.PROBABILITY_SUFFIXES))
+    inputs = [*args.images, args.model, args.gt]
+    cli.check_outputs(filter(None, inputs), outputs)
+    return list(zip(args.images, masks, strict=True))
 
 
 def predict(model, rgb, with_probabilities):

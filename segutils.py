@@ -15,10 +15,12 @@ Images are (H, W, 3) uint8, truths and masks (H, W) uint8: 0, 1 or `UNLABELLED`.
 *margin* of a pixel is the logit of class 1 less that of class 0: positive for class 1.
 """
 
+import io
 import math
 import platform
 from collections import OrderedDict
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -558,14 +560,13 @@ def load_model(path, device="cpu"):
         The file is missing, is no model file, or is that of another network.
     """
     try:
-        file = open(path, "rb")
+        data = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file (python train.py makes it)") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     try:
-        with file:
-            content = torch.load(file, map_location=device, weights_only=True)
+        content = torch.load(io.BytesIO(data), device, weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # what damaged bytes raise is not bounded

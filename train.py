@@ -52,8 +52,8 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.epochs is not None and args.epochs < 1:
         raise cli.InputError(f"--epochs {args.epochs}: at least 1 is needed")
-    cli.check_output(args.model, (".pt", ".pth"))
-    cli.check_output(args.plot, (".png", ".jpg", ".pdf", ".svg"))
+    outputs = [(args.model, (".pt", ".pth")), (args.plot, figures.SUFFIXES)]
+    cli.check_outputs([args.rgb, args.gt], outputs)
     return args
 
 

@@ -43,6 +43,14 @@ def test_gallery_and_boxes_and_histograms_draw():
     assert len(figures.histograms(rgb, truth).axes) == 3
 
 
+def test_gallery_shows_ones_white_and_shares_a_scale():
+    ones, zeros = np.ones((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
+    for axis in figures.gallery([ones, zeros]).axes:
+        assert axis.images[0].get_clim() == (0, 1)
+    for axis in figures.gallery([ones, 0.1 * ones], white=0.5).axes:
+        assert axis.images[0].get_clim() == (0, 0.5)
+
+
 def test_saved_figure_is_a_picture(tmp_path):
     figures.save(figures.loss_curve([1], [1], [0.5], 1), tmp_path / "plot.png")
     assert Image.open(tmp_path / "plot.png").width > 600

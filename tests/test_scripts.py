@@ -1,0 +1,435 @@
+import importlib.metadata
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from packaging.requirements import Requirement
+from PIL import Image
+
+import cli
+import images
+import predict
+import segutils
+import train
+
+
+def run(main, *arguments):
+    """Run a command in this process; give its exit code."""
+    return cli.run(lambda: main(list(map(str, arguments))))
+
+
+@pytest.fixture
+def trained(folder):
+    assert run(train.main, "--epochs", 2) == 0
+    return folder
+
+
+# ------------------------------------------------------------------ training
+
+
+def test_train_writes_its_files_and_says_how_good(folder, capsys):
+    assert run(train.main, "--epochs", 3) == 0
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "data",
+        "loss_vs_epochs.png",
+        "model.pt",
+    ]
+    assert Image.open("loss_vs_epochs.png").width > 600
+    said = capsys.readouterr()
+    columns = said.out.splitlines()[0].split()
+    assert columns[-6:] == ["loss", "IoU", "Dice", "precision", "recall", "accuracy"]
+    assert "always class 0" in said.out
+    assert said.err == ""  # no progress bar, as this is no terminal
+    _, content = segutils.load_model("model.pt")
+    assert content["seed"] == 0
+    assert set(content["held_out"]) == set(columns[-6:])
+
+
+def test_training_learns(folder):
+    shutil.copytree(ROOT / "data", "whole")
+    scene = ["--rgb", "whole/rgb.png", "--gt", "whole/gt.png"]
+    assert run(train.main, *scene, "--epochs", 5) == 0
+    _, content = segutils.load_model("model.pt")
+    assert content["held_out"]["IoU"] > 0.6
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["weights"]
+
+
+def test_same_seed_same_weights(folder):
+    for name, seed in (("a.pt", 5), ("b.pt", 5), ("c.pt", 6)):
+        assert run(train.main, "--epochs", 2, "--seed", seed, "--model", name) == 0
+    a, b, c = (weights(name) for name in ("a.pt", "b.pt", "c.pt"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["conv1.weight"], c["conv1.weight"])
+
+
+def test_unlabelled_pixels_are_not_learned(folder, scene):
+    """What colour a transparent pixel hides changes nothing at all."""
+    _, truth = scene
+    results = []
+    for hidden in (0, 255):
+        rgba = np.repeat((truth * 255)[..., None], 4, 2)
+        rgba[..., 3] = 255
+        rgba[:40, :, 3] = 0
+        rgba[:40, :, :3] = hidden
+        Image.fromarray(rgba).save("data/gt.png")
+        assert run(train.main, "--epochs", 2) == 0
+        results.append(weights("model.pt"))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_the_best_epoch_is_kept_and_training_stops_early():
+    losses = [3, 2, 1] + [2] * 50
+    model = segutils.FCNN()
+
+    def training():
+        for number, loss in enumerate(losses, 1):
+            model.normalise.mean.fill_(number)
+            yield train.Epoch(number, 1.0, loss, {"IoU": 0.5})
+
+    history, best, kept = train.keep_best(model, training(), 36)
+    assert best.number == 3
+    assert kept["normalise.mean"].tolist() == [3, 3, 3]
+    assert len(history) == 3 + 13  # a third of 36 epochs, and the one that is too many
+
+
+def test_the_learning_rate_falls_to_almost_nothing(folder, monkeypatch):
+    rates = []
+    plain = torch.optim.AdamW.step
+
+    def step(self, *args, **kwargs):
+        rates.append(self.param_groups[0]["lr"])
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    assert run(train.main, "--epochs", 10) == 0
+    assert rates[-1] < 1e-3 * max(rates)
+    assert np.argmax(rates) < 0.4 * len(rates)
+
+
+# ------------------------------------------------------------------ the 256 rule
+
+
+def test_no_forward_pass_is_over_the_budget(folder, scene, monkeypatch):
+    """Through training, validation and prediction, counted at every convolution."""
+    rgb = np.tile(scene[0], (3, 3, 1))
+    Image.fromarray(rgb).save("data/rgb.png")
+    Image.fromarray(np.tile(scene[1], (3, 3)) * 255).save("data/gt.png")
+    shapes = []
+    convolve = torch.nn.functional.conv2d
+
+    def counted(x, weight, *args, **kwargs):
+        if weight.shape[1] == 3:
+            shapes.append((x.shape, torch.is_grad_enabled()))
+        return convolve(x, weight, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", counted)
+    assert run(train.main, "--epochs", 2) == 0
+    assert run(predict.main) == 0
+    assert {grad for _, grad in shapes} == {True, False}  # training, and the others
+    assert max(s[2] for s, _ in shapes) == max(s[3] for s, _ in shapes) == 256
+    assert max(s[0] * s[2] * s[3] for s, _ in shapes) == 65_536
+
+
+# ------------------------------------------------------------------ prediction
+
+
+def test_predict_draws_the_mask(trained, capsys):
+    assert run(predict.main) == 0
+    model, content = segutils.load_model("model.pt")
+    mask = segutils.segment(model, images.read_rgb("data/rgb.png"))
+    drawn, colours = images.read_truth("predictions.jpg")
+    np.testing.assert_array_equal(drawn, mask)
+    assert [list(c) for c in colours] == content["colours"]
+    assert "predictions.jpg" in capsys.readouterr().out
+
+
+def test_predict_writes_all_that_is_asked_for(trained, capsys):
+    options = "--output m.tif --gt data/gt.png --overlay o.jpg --probabilities p.tif"
+    assert run(predict.main, "data/rgb.png", *options.split()) == 0
+    assert "precision" in capsys.readouterr().out
+    probability = np.array(Image.open("p.tif"))
+    mask = np.array(Image.open("m.tif")) > 0
+    rgb = images.read_rgb("data/rgb.png")
+    assert probability.dtype == np.float32
+    np.testing.assert_array_equal(mask[probability > 0.5], True)
+    np.testing.assert_array_equal(mask[probability < 0.5], False)
+    assert mask.shape == rgb.shape[:2]
+    assert Image.open("o.jpg").size == Image.open("data/rgb.png").size
+
+
+def test_predict_keeps_the_colours_of_the_truth(trained, scene):
+    Image.fromarray(np.array([[9, 9, 90], [250, 180, 0]], np.uint8)[scene[1]]).save(
+        "data/gt.png"
+    )
+    assert run(train.main, "--epochs", 1) == 0
+    assert run(predict.main, "data/rgb.png", "--output", "m.png") == 0
+    found = {tuple(c) for c in images.read_rgb("m.png").reshape(-1, 3).tolist()}
+    assert found <= {(9, 9, 90), (250, 180, 0)}
+
+
+def test_several_images_go_into_a_folder(trained, scene):
+    Image.fromarray(scene[0][:33, :71]).save("odd.png")
+    Path("masks").mkdir()
+    assert run(predict.main, "data/rgb.png", "odd.png", "--output", "masks") == 0
+    assert sorted(os.listdir("masks")) == ["odd.png", "rgb.png"]
+    assert Image.open("masks/odd.png").size == (71, 33)
+
+
+def test_one_class_for_the_whole_picture_is_warned_of(trained, capsys):
+    content = torch.load("model.pt", weights_only=True)
+    content["weights"]["conv4.bias"] += torch.tensor([1e6, 0])
+    torch.save(content, "model.pt")
+    assert run(predict.main) == 0
+    assert "warning: data/rgb.png: every pixel is class 0" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ bad input
+
+
+def bad_gt(values):
+    Image.fromarray(np.array(values, np.uint8)).save("data/gt.png")
+
+
+def make_text(name):
+    Path(name).write_text("no picture")
+
+
+BAD_TRAINING = {
+    "missing image": (lambda: os.remove("data/rgb.png"), [], "rgb.png: no such file"),
+    "missing truth": (lambda: os.remove("data/gt.png"), [], "gt.png: no such file"),
+    "text for an image": (lambda: make_text("data/rgb.png"), [], "is no image"),
+    "empty image": (lambda: Path("data/rgb.png").write_bytes(b""), [], "is no image"),
+    "truth of another size": (lambda: bad_gt([[0, 255]]), [], "2x1 pixels, but"),
+    "truth of one colour": (
+        lambda: bad_gt(np.zeros((176, 230))),
+        [],
+        "1 colours found, expected 2",
+    ),
+    "truth of many colours": (
+        lambda: bad_gt(np.arange(176 * 230).reshape(176, 230) % 256),
+        [],
+        "256 colours found, expected 2",
+    ),
+    "no epochs": (None, ["--epochs", 0], "--epochs 0: at least 1"),
+    "model suffix": (None, ["--model", "m.txt"], "m.txt: unknown suffix"),
+    "model folder": (None, ["--model", "no/m.pt"], "the folder no is missing"),
+    "plot suffix": (None, ["--plot", "p.txt"], "p.txt: unknown suffix"),
+    "plot is a folder": (lambda: os.mkdir("p.png"), ["--plot", "p.png"], "is a folder"),
+    "model over the image": (
+        lambda: shutil.copy("data/rgb.png", "rgb.pt"),
+        ["--rgb", "rgb.pt", "--model", "rgb.pt"],
+        "rgb.pt: would overwrite an input",
+    ),
+    "device": (None, ["--device", "cuda"], "--device cuda: there is none here"),
+}
+
+
+def state(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("name", BAD_TRAINING)
+def test_bad_training_input_is_one_line_and_leaves_all_as_it_was(
+    folder, capsys, monkeypatch, name
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    make, arguments, words = BAD_TRAINING[name]
+    Path("model.pt").write_text("an older model")
+    if make:
+        make()
+    before = state(folder)
+    assert run(train.main, *arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert words in said
+    assert state(folder) == before
+
+
+@pytest.mark.parametrize("side", [31, 32])
+def test_training_needs_32_pixels_a_side(folder, scene, capsys, side):
+    rgb, truth = (array[60:, 100:][:side, :40] for array in scene)
+    truth = truth.copy()
+    truth[::3, ::3] = 1 - truth[::3, ::3]
+    Image.fromarray(rgb).save("data/rgb.png")
+    Image.fromarray(truth * 255).save("data/gt.png")
+    assert run(train.main, "--epochs", 1) == (0 if side == 32 else 2)
+    if side == 31:
+        assert "40x31 pixels (training needs 32 a side)" in capsys.readouterr().err
+
+
+BAD_PREDICTION = {
+    "missing image": (["no.png"], "no.png: no such file"),
+    "folder for an image": (["data"], "data: cannot be read"),
+    "text for an image": (["text.png"], "text.png: is no image"),
+    "missing model": (["--model", "no.pt"], "no.pt: no such file"),
+    "text for a model": (["--model", "text.png"], "text.png: is no model file"),
+    "suffix": (["--output", "m.gif"], "unknown suffix '.gif'"),
+    "no suffix": (["--output", "mask"], "unknown suffix"),
+    "missing folder": (["--output", "no/m.png"], "the folder no is missing"),
+    "overlay suffix": (["--overlay", "o.txt"], "o.txt: unknown suffix"),
+    "probability suffix": (["--probabilities", "p.jpg"], "p.jpg: unknown suffix"),
+    "several without a folder": (["a.png", "b.png"], "predictions.jpg: is no folder"),
+    "several with a truth": (
+        ["data/rgb.png", "text.png", "--output", "data", "--gt", "data/gt.png"],
+        "--gt data/gt.png: goes with one image only",
+    ),
+    "two of one name": (
+        ["data/rgb.png", "other/rgb.png", "--output", "data/new"],
+        "rgb.png: would overwrite",
+    ),
+    "output over the image": (
+        ["data/rgb.png", "--output", "data/../data/rgb.png"],
+        "would overwrite an input",
+    ),
+    "output over the truth": (
+        ["data/rgb.png", "--gt", "data/gt.png", "--overlay", "data/gt.png"],
+        "would overwrite an input",
+    ),
+    "overlay over the mask": (
+        ["--output", "m.png", "--overlay", "m.png"],
+        "would overwrite an input or another output",
+    ),
+    "truth of another size": (["--gt", "small.png"], "2x1 pixels, but"),
+    "jpeg too wide": (["wide.png"], "70000x1 pixels, and a JPEG holds at most 65500"),
+    "device": (["--device", "cuda"], "--device cuda: there is none here"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PREDICTION)
+def test_bad_prediction_input_is_one_line_and_leaves_all_as_it_was(
+    trained, capsys, monkeypatch, name
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    arguments, words = BAD_PREDICTION[name]
+    (trained / "data/new").mkdir()
+    make_text("text.png")
+    Image.fromarray(np.array([[0, 255]], np.uint8)).save("small.png")
+    Image.fromarray(np.zeros((1, 70_000, 3), np.uint8)).save("wide.png")
+    Path("predictions.jpg").write_text("an older mask")
+    capsys.readouterr()
+    before = state(trained)
+    assert run(predict.main, *arguments) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    assert words in said.err
+    assert state(trained) == before
+
+
+def test_out_of_memory_is_told(trained, capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(segutils, "segment", full)
+    assert run(predict.main) == 2
+    assert capsys.readouterr().err.startswith("error: out of memory")
+    assert not Path("predictions.jpg").exists()
+
+
+# ------------------------------------------------------------------ as a process
+
+
+def command(project, *arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def test_ctrl_c_keeps_the_best_model_so_far(project):
+    code = (
+        "import train, cli\n"
+        "plain = train.evaluate\n"
+        "def evaluate(*args):\n"
+        "    print('epoch', flush=True)\n"
+        "    return plain(*args)\n"
+        "train.evaluate = evaluate\n"
+        "raise SystemExit(cli.run(lambda: train.main(['--epochs', '10000'])))"
+    )
+    process = command(project, "-c", code)
+    # At the end of the second epoch, the first is certainly kept.
+    assert [process.stdout.readline() for _ in range(2)] == ["epoch\n"] * 2
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert re.search(r"interrupted: the best epoch so far, \d+, is kept", out)
+    segutils.load_model(project / "model.pt")
+
+
+def test_ctrl_c_before_the_first_epoch_leaves_nothing(project):
+    code = (
+        "import train, cli\n"
+        "def evaluate(*args):\n"
+        "    print('now', flush=True)\n"
+        "    while True: pass\n"
+        "train.evaluate = evaluate\n"
+        "raise SystemExit(cli.run(lambda: train.main([])))"
+    )
+    process = command(project, "-c", code)
+    assert process.stdout.readline() == "now\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (130, "interrupted: nothing was written\n")
+    assert not (project / "model.pt").exists()
+
+
+def scripts_alone(folder):
+    """Make an environment of only what the README says that the scripts need."""
+    wanted, found = ["torch", "numpy", "pillow", "matplotlib", "tqdm"], set()
+    while wanted:
+        name = wanted.pop()
+        try:
+            package = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # for another system
+        if package.metadata["Name"] in found:
+            continue
+        found.add(package.metadata["Name"])
+        for requirement in map(Requirement, package.requires or ()):
+            if not requirement.marker or requirement.marker.evaluate({"extra": ""}):
+                wanted.append(requirement.name)
+        for top in {Path(f).parts[0] for f in package.files if f.parts[0] != ".."}:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(package.locate_file(top))
+    return folder
+
+
+def test_scripts_run_where_jupyter_is_not_installed(project, tmp_path_factory):
+    packages = scripts_alone(tmp_path_factory.mktemp("packages"))
+    environment = {**os.environ, "PYTHONPATH": str(packages)}
+    for code, expected in (("import IPython", 1), ("import ipywidgets", 1)):
+        process = command(project, "-S", "-c", code, env=environment)
+        assert process.wait() == expected
+    for line in (["train.py", "--epochs", "1"], ["predict.py", "--overlay", "o.jpg"]):
+        process = command(project, "-S", *line, env=environment)
+        _, err = process.communicate()
+        assert (process.returncode, err) == (0, "")
+    assert (project / "predictions.jpg").exists()
+
+
+def test_predict_imports_no_more_than_it_needs(project):
+    assert command(project, "train.py", "--epochs", "1").wait() == 0
+    code = (
+        "import sys, predict\n"
+        "predict.main([])\n"
+        "heavy = {'matplotlib', 'IPython', 'torch._dynamo', 'sampling'}\n"
+        "sys.exit(repr(heavy & set(sys.modules) or 0))"
+    )
+    _, err = command(project, "-c", code).communicate()
+    assert err.strip() == "0"
