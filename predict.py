@@ -88,7 +88,8 @@ def main(argv=None):
             rgb, truth, _ = images.read_pair(name, args.gt)
         else:
             rgb, truth = images.read_rgb(name), None
-        images.check_jpeg_size(output, rgb.shape)
+        for drawn in (output, args.overlay):
+            images.check_jpeg_size(drawn, rgb.shape)
         mask, probability = predict(model, rgb, bool(args.probabilities))
         images.write_mask(output, mask, content["colours"])
         if args.overlay:
