@@ -106,9 +106,10 @@ def read_truth(path):
     if len(found) != 2:
         listed = ", ".join(str(tuple(map(int, colour))) for colour in found[:6])
         more = ", ..." if len(found) > 6 else ""
+        count = "1 colour" if len(found) == 1 else f"{len(found)} colours"
         raise InputError(
-            f"{path}: {len(found)} colours found, expected 2 ({listed}{more}; "
-            "draw each class in one colour, and save as PNG)"
+            f"{path}: {count} found, expected 2 ({listed}{more}; draw each class in "
+            "one colour, and save as PNG)"
         )
     pair = sorted(found.tolist(), key=lambda colour: (_brightness(colour), colour))
     distances = [_distance(rgb, colour) for colour in pair]
@@ -187,8 +188,20 @@ def _colours_and_opacity(path, image):
         grey = values.astype(np.int64) >> (8 if values.max() > 255 else 0)
         rgb = np.repeat(grey.astype(np.uint8)[..., None], 3, 2)
         return rgb, np.ones(grey.shape, bool)
-    rgba = np.array(image.convert("RGBA"))
-    return rgba[..., :3], rgba[..., 3] == 255
+    rgb = _converted(path, image, "RGB")
+    if not image.has_transparency_data:
+        return rgb, np.ones(rgb.shape[:2], bool)
+    return rgb, _converted(path, image, "RGBA")[..., 3] == 255
+
+
+def _converted(path, image, mode):
+    """Give an image's pixels in a mode, as an array of the caller's own."""
+    try:
+        return np.array(image.convert(mode))
+    except ValueError as error:
+        raise InputError(
+            f"{path}: colours of mode {image.mode} are not read (save as RGB)"
+        ) from error
 
 
 def _is_lossy(image):

@@ -118,10 +118,11 @@ def hold_out(truth, share=0.2, places=5):
         if np.min(counts) > 0 and abs(inside - overall) < least:
             best, least = block, abs(inside - overall)
     if best is None:
+        pixels = min(ones.sum(), (labelled & ~ones).sum())
         raise InputError(
-            f"the smaller class ({min(ones.sum(), (labelled & ~ones).sum())} pixels) "
-            "lies in one place: no block of the image can be held out that has both "
-            "classes inside and outside (label more of it, elsewhere)"
+            f"ground truth: the smaller class ({pixels} pixels) lies in one place: no "
+            "block can be held out with both classes inside and outside (label more of "
+            "it, elsewhere)"
         )
     return best
 
@@ -173,8 +174,8 @@ def patch_size(truth, block, largest):
         if size <= min(truth.shape) and _patch_counts(truth, block, size)[1].any():
             return size
     raise InputError(
-        f"no patch of {size}x{size} pixels outside the held-out block shows the rarer "
-        "class (label more of it)"
+        f"ground truth: no patch of {size}x{size} pixels outside the held-out block "
+        "shows the rarer class (label more of it)"
     )
 
 

@@ -214,7 +214,7 @@ BAD_TRAINING = {
     "truth of one colour": (
         lambda: bad_gt(np.zeros((176, 230))),
         [],
-        "1 colours found, expected 2",
+        "1 colour found, expected 2",
     ),
     "truth of many colours": (
         lambda: bad_gt(np.arange(176 * 230).reshape(176, 230) % 256),
