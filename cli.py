@@ -3,14 +3,36 @@
 The other modules build on this one; it imports nothing but Python's own library.
 """
 
+import argparse
 import os
+import secrets
+import stat
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message is one line that says why."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of the command line whose errors are one line, as all others."""
+
+    def error(self, message):
+        """Refuse the command line.
+
+        Parameters
+        ----------
+        message : str
+            What is wrong.
+
+        Raises
+        ------
+        InputError
+            Always.
+        """
+        raise InputError(f"{message} (--help lists the options)")
 
 
 @contextmanager
@@ -33,18 +55,43 @@ def whole_file(path):
     OSError
         The folder is missing or cannot be written.
     """
-    temporary = _temporary_beside(path)
+    target = Path(os.path.realpath(path))  # what a symbolic link points to
+    temporary = _new_file_beside(target)
     try:
-        temporary.touch(exist_ok=False)
         yield temporary
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _temporary_beside(path):
-    path = Path(path)
-    return path.with_name(f".{os.getpid()}.tmp{path.suffix}")
+def _new_file_beside(path):
+    # tempfile would make it readable by its owner alone.
+    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    temporary.touch(exist_ok=False)
+    return temporary
+
+
+def check_input(path):
+    """Refuse a file that could not be read.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file that is to be read.
+
+    Raises
+    ------
+    InputError
+        There is none, or it is a folder, a pipe or a device, which might never end.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: is no ordinary file")
 
 
 def check_outputs(inputs, outputs):
@@ -64,28 +111,31 @@ def check_outputs(inputs, outputs):
         An output's suffix is unknown, its name is a folder's, its folder is missing or
         cannot be written, or it is also an input or another output.
     """
-    taken = {Path(path).resolve() for path in inputs}
+    taken = {os.path.realpath(path) for path in inputs}
     for path, suffixes in outputs:
         path = Path(path)
         if path.suffix.lower() not in suffixes:
             known = ", ".join(suffixes)
             raise InputError(f"{path}: unknown suffix {path.suffix!r} (use {known})")
-        if path.resolve() in taken:
+        place = os.path.realpath(path)
+        if place in taken:
             raise InputError(f"{path}: would overwrite an input or another output")
-        taken.add(path.resolve())
+        taken.add(place)
         _check_writable(path)
 
 
 def _check_writable(path):
     try:
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder (give a file name)")
         if not path.parent.is_dir():
             raise InputError(f"{path}: the folder {path.parent} is missing (make it)")
+        with suppress(FileNotFoundError):
+            mode = os.stat(path).st_mode
+            if stat.S_ISDIR(mode):
+                raise InputError(f"{path}: is a folder (give a file name)")
+            if not stat.S_ISREG(mode):
+                raise InputError(f"{path}: is no ordinary file")
         # Asking the permissions is not enough: a read-only disk answers yes.
-        probe = _temporary_beside(path)
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        _new_file_beside(Path(os.path.realpath(path))).unlink()
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
@@ -96,16 +146,21 @@ def run(main):
     Parameters
     ----------
     main : callable
-        The command, without arguments; it returns an exit code, or None for 0.
+        The command, without arguments.
 
     Returns
     -------
     int
-        The exit code: that of `main`; 2 where the input cannot be used or memory
-        runs out; 130 after Ctrl-C.
+        The exit code: 0; 2 where the input cannot be used, a file cannot be written or
+        memory runs out; 130 after Ctrl-C.
     """
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it is closed
+        # A file's name may hold what the terminal's encoding does not.
+        stream.reconfigure(errors="backslashreplace")
     try:
-        return main() or 0
+        main()
+        sys.stdout.flush()
+        return 0
     except InputError as error:
         message = str(error)
     except OSError as error:
@@ -115,9 +170,9 @@ def run(main):
             raise
         message = "out of memory (use a smaller image or a machine with more memory)"
     except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
-    print(f"error: {message}", file=sys.stderr)
+    print("error:", " ".join(str(message).splitlines()), file=sys.stderr)
     return 2
 
 

@@ -51,9 +51,11 @@ def overlay(rgb, mask, opacity=0.4):
     edge[:-1] |= inside[:-1] & ~inside[1:]
     edge[:, 1:] |= inside[:, 1:] & ~inside[:, :-1]
     edge[:, :-1] |= inside[:, :-1] & ~inside[:, 1:]
+    # What each value of each channel becomes under the tint: (256, 3).
+    tinted = (1 - opacity) * np.arange(256)[:, None] + opacity * np.array(TINT)
+    tinted = tinted.round().astype(np.uint8)
     drawn = rgb.copy()
-    tinted = (1 - opacity) * rgb[inside] + opacity * np.array(TINT)
-    drawn[inside] = tinted.round().astype(np.uint8)
+    drawn[inside] = tinted[drawn[inside], [0, 1, 2]]
     drawn[edge] = TINT
     return drawn
 
@@ -81,21 +83,26 @@ def loss_curve(training_loss, held_out_loss, iou, kept):
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 5.5), layout="constrained")
         top, bottom = figure.subplots(2, sharex=True, height_ratios=(3, 2))
-        top.plot(epochs, training_loss, color=BLUE, label="training patches")
-        top.plot(epochs, held_out_loss, color=ORANGE, label="held-out block")
+        marker = "." if len(epochs) < 3 else None  # one epoch alone makes no line
+        training = {"color": BLUE, "marker": marker}
+        held_out = {"color": ORANGE, "marker": marker}
+        top.plot(epochs, training_loss, label="training patches", **training)
+        top.plot(epochs, held_out_loss, label="held-out block", **held_out)
         top.plot(kept, held_out_loss[kept - 1], "o", color=VERMILLION, label="kept")
         top.set(ylabel="loss (cross-entropy + Dice)", ylim=(0, None))
         top.legend()
-        bottom.plot(epochs, iou, color=ORANGE)
+        bottom.plot(epochs, iou, **held_out)
         bottom.plot(kept, iou[kept - 1], "o", color=VERMILLION)
         bottom.annotate(
             f"{iou[kept - 1]:.3f} at epoch {kept}",
             (kept, iou[kept - 1]),
-            xytext=(-8, -14),
+            # Inside the panel, wherever the point lies.
+            xytext=(0, -16 if iou[kept - 1] > 0.3 else 10),
             textcoords="offset points",
-            ha="right",
+            ha="right" if kept > len(epochs) / 2 else "left",
         )
-        bottom.set(xlabel="epoch", ylabel="held-out IoU", ylim=(0, 1))
+        limits = {"xlim": (0, len(epochs) + 1), "ylim": (0, 1)}
+        bottom.set(xlabel="epoch", ylabel="held-out IoU", **limits)
         bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
-from cli import InputError, whole_file
+from cli import InputError, check_input, whole_file
 
 
 READ_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
@@ -61,13 +61,7 @@ def read_rgb(path):
             f"{path}: pixels of 32 bits, whose range is not known (save the image "
             "with 8 or 16 bits)"
         )
-    try:
-        # A copy, since an array that shares Pillow's memory cannot be written to.
-        return np.array(image.convert("RGB"))
-    except ValueError as error:
-        raise InputError(
-            f"{path}: colours of mode {image.mode} are not read"
-        ) from error
+    return np.ascontiguousarray(_pixels(path, image)[..., :3])
 
 
 def read_truth(path):
@@ -96,26 +90,30 @@ def read_truth(path):
     """
     image = _open(path)
     rgb, opaque = _colours_and_opacity(path, image)
-    # One number per colour, so that colours can be counted: (H, W) int64.
-    codes = rgb.astype(np.int64) @ (1 << 16, 1 << 8, 1)
-    codes, counts = np.unique(codes[opaque], return_counts=True)
-    found = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], 1)  # (colours, 3)
-    found = found[np.argsort(-counts, kind="stable")]  # the strongest first
+    # One number per colour, so that colours can be counted: (H, W) int32.
+    codes = rgb @ np.array((1 << 16, 1 << 8, 1), np.int32)
+    if not opaque.any():
+        raise InputError(f"{path}: every pixel is transparent, so none has a class")
+    found, counts = np.unique(codes[opaque], return_counts=True)
+    colours = np.stack([found >> 16, found >> 8 & 255, found & 255], 1)  # (colours, 3)
+    strongest = np.argsort(-counts, kind="stable")
     if len(found) > 2 and _is_lossy(image):
-        found = _two_strongest(rgb[opaque], found)
-    if len(found) != 2:
-        listed = ", ".join(str(tuple(map(int, colour))) for colour in found[:6])
-        more = ", ..." if len(found) > 6 else ""
-        count = "1 colour" if len(found) == 1 else f"{len(found)} colours"
+        pair = _two_strongest(colours[strongest], counts[strongest])
+    else:
+        pair = colours[strongest]
+    if len(pair) != 2:
+        listed = ", ".join(str(tuple(map(int, colour))) for colour in pair[:6])
+        more = ", ..." if len(pair) > 6 else ""
+        count = "1 colour" if len(pair) == 1 else f"{len(pair)} colours"
         raise InputError(
             f"{path}: {count} found, expected 2 ({listed}{more}; draw each class in "
             "one colour, and save as PNG)"
         )
-    pair = sorted(found.tolist(), key=lambda colour: (_brightness(colour), colour))
-    distances = [_distance(rgb, colour) for colour in pair]
-    truth = (distances[1] < distances[0]).astype(np.uint8)
-    truth[~opaque] = UNLABELLED
-    return truth, tuple(map(tuple, pair))
+    dark, bright = sorted(pair.tolist(), key=lambda c: (_brightness(c), c))
+    is_bright = _distance(colours, bright) < _distance(colours, dark)  # (colours,)
+    truth = np.full(codes.shape, UNLABELLED, np.uint8)
+    truth[opaque] = is_bright[np.searchsorted(found, codes[opaque])]
+    return truth, (tuple(dark), tuple(bright))
 
 
 def read_pair(rgb_path, gt_path):
@@ -152,15 +150,15 @@ def read_pair(rgb_path, gt_path):
 
 def _open(path):
     """Open and decode an image, whole and upright; every failure is an InputError."""
+    check_input(path)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd tags in a file that can be read
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=READ_FORMATS) as image:
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 return image
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
     except Image.UnidentifiedImageError as error:
         raise InputError(
             f"{path}: is no image that can be read (PNG, JPEG, TIFF, WebP or BMP)"
@@ -188,16 +186,17 @@ def _colours_and_opacity(path, image):
         grey = values.astype(np.int64) >> (8 if values.max() > 255 else 0)
         rgb = np.repeat(grey.astype(np.uint8)[..., None], 3, 2)
         return rgb, np.ones(grey.shape, bool)
-    rgb = _converted(path, image, "RGB")
-    if not image.has_transparency_data:
-        return rgb, np.ones(rgb.shape[:2], bool)
-    return rgb, _converted(path, image, "RGBA")[..., 3] == 255
+    pixels = _pixels(path, image)
+    if pixels.shape[2] == 3:
+        return pixels, np.ones(pixels.shape[:2], bool)
+    return pixels[..., :3], pixels[..., 3] == 255
 
 
-def _converted(path, image, mode):
-    """Give an image's pixels in a mode, as an array of the caller's own."""
+def _pixels(path, image):
+    """Give an image's colours (H, W, 3), or (H, W, 4) where it has transparency."""
     try:
-        return np.array(image.convert(mode))
+        # A copy, since an array that shares Pillow's memory cannot be written to.
+        return np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
     except ValueError as error:
         raise InputError(
             f"{path}: colours of mode {image.mode} are not read (save as RGB)"
@@ -210,20 +209,21 @@ def _is_lossy(image):
     return jpeg_in_tiff or image.format in ("JPEG", "MPO", "WEBP")
 
 
-def _two_strongest(pixels, found):
-    """Pick a lossy truth's two colours, or all `found` if pixels are near to neither.
+def _two_strongest(colours, counts):
+    """Pick a lossy truth's two colours, or all where pixels are near to neither.
 
-    `pixels` is (N, 3) uint8, `found` (colours, 3), the strongest first.
+    `colours` is (colours, 3), the strongest first, and `counts` says how many pixels
+    each has.
     """
-    apart = found[_distance(found, found[0]) > 64]
+    apart = colours[_distance(colours, colours[0]) > 64]
     if len(apart) == 0:
-        return found[:1]
-    pair = np.stack([found[0], apart[0]])
-    gap = _distance(pair[0], pair[1])
-    off = np.minimum(_distance(pixels, pair[0]), _distance(pixels, pair[1])) > gap / 4
+        return colours[:1]
+    pair = np.stack([colours[0], apart[0]])
+    away = np.minimum(_distance(colours, pair[0]), _distance(colours, pair[1]))
+    off = away > _distance(pair[0], pair[1]) / 4
     # Measured: a grey JPEG of quality 50 leaves under 0.1% of the pixels so far off. A
     # third class leaves more, and so do colours that the format smeared at the edges.
-    return pair if off.mean() <= 0.01 else found
+    return pair if counts[off].sum() <= 0.01 * counts.sum() else colours
 
 
 def _distance(pixels, colour):

@@ -9,7 +9,6 @@ python predict.py photos/*.jpg --output masks/
     several: a mask for each, photos/a.jpg -> masks/a.png
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -21,9 +20,7 @@ import segutils
 
 def parse_args(argv=None):
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description="Segment images with the trained network."
-    )
+    parser = cli.Parser(description="Segment images with the trained network.")
 
     def option(name, default, text, **more):
         parser.add_argument(name, default=default, help=text, **more)
@@ -46,13 +43,10 @@ def plan(args):
     """Pair each image with its mask file, and refuse what could not be written."""
     if Path(args.output).is_dir():
         masks = [Path(args.output, f"{Path(name).stem}.png") for name in args.images]
-    elif len(args.images) == 1:
+    elif len(args.images) == 1 and Path(args.output).suffix:
         masks = [Path(args.output)]
     else:
-        raise cli.InputError(
-            f"--output {args.output}: is no folder, and {len(args.images)} images need "
-            "one (make it first)"
-        )
+        raise cli.InputError(f"--output {args.output}: no such folder (make it first)")
     for option in ("gt", "overlay", "probabilities"):
         if getattr(args, option) and len(args.images) > 1:
             raise cli.InputError(

@@ -18,9 +18,9 @@ Images are (H, W, 3) uint8, truths and masks (H, W) uint8: 0, 1 or `UNLABELLED`.
 import io
 import math
 import platform
+import warnings
 from collections import OrderedDict
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from cli import InputError, whole_file
+from cli import InputError, check_input, whole_file
 
 
 MAX_SIDE = 256  # pixels: the most rows or columns in one forward pass
@@ -533,8 +533,12 @@ def save_model(path, weights, colours, facts):
         },
         **facts,
     }
+    # Saved to memory first: PyTorch would tell a full disk by an error of its own, and
+    # write the file's temporary name into it.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     with whole_file(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(buffer.getvalue())
 
 
 def load_model(path, device="cpu"):
@@ -559,14 +563,11 @@ def load_model(path, device="cpu"):
     InputError
         The file is missing, is no model file, or is that of another network.
     """
+    check_input(path)
     try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file (python train.py makes it)") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        content = torch.load(io.BytesIO(data), device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what the file holds instead
+            content = torch.load(path, device, weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # what damaged bytes raise is not bounded
@@ -580,11 +581,18 @@ def load_model(path, device="cpu"):
         model.load_state_dict(content.pop("weights"))
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: holds another network's weights") from error
-    if np.shape(content.get("colours")) != (2, 3):
+    if not _are_two_colours(content.get("colours")):
         raise InputError(f"{path}: does not name the two colours of a mask")
     if not all(value.isfinite().all() for value in model.state_dict().values()):
         raise InputError(f"{path}: holds weights that are not finite (train again)")
     return model.to(device).eval(), content
+
+
+def _are_two_colours(colours):
+    try:
+        return [len(bytes(colour)) for colour in colours] == [3, 3]  # of 0 to 255 each
+    except (TypeError, ValueError):
+        return False
 
 
 def choose_device(name):

@@ -9,7 +9,6 @@ python train.py --rgb field.png --gt field_labels.png --model field.pt
 Ctrl-C ends the training and keeps the best weights so far.
 """
 
-import argparse
 import copy
 from typing import NamedTuple
 
@@ -34,9 +33,7 @@ MIN_SIDE = 32  # pixels: a smaller image has no room for patches and a held-out 
 
 def parse_args(argv=None):
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description="Train the network on one labelled image."
-    )
+    parser = cli.Parser(description="Train the network on one labelled image.")
 
     def option(name, default, text, **more):
         parser.add_argument(name, default=default, help=text, **more)
@@ -52,6 +49,8 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.epochs is not None and args.epochs < 1:
         raise cli.InputError(f"--epochs {args.epochs}: at least 1 is needed")
+    if not 0 <= args.seed < 2**63:
+        raise cli.InputError(f"--seed {args.seed}: not from 0 to 2**63 - 1")
     outputs = [(args.model, (".pt", ".pth")), (args.plot, figures.SUFFIXES)]
     cli.check_outputs([args.rgb, args.gt], outputs)
     return args
@@ -207,8 +206,8 @@ def main(argv=None):
     model = new_model(rgb, args.seed, device)
     training = train(model, rgb, truth, block, size, epochs, steps, args.seed)
     history, best, weights = keep_best(model, training, epochs)
-    report(history, best, truth, block)
     save(args, colours, history, best, weights)
+    report(history, best, truth, block)
 
 
 if __name__ == "__main__":

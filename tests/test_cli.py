@@ -27,6 +27,16 @@ def test_whole_file_leaves_the_old_one_when_it_fails(tmp_path, error):
     assert os.listdir(tmp_path) == ["out.png"]
 
 
+def test_whole_file_writes_what_a_link_points_to(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link.png").symlink_to("far/real.png")
+    with cli.whole_file(tmp_path / "link.png") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "link.png").is_symlink()
+    assert (tmp_path / "far/real.png").read_text() == "new"
+    assert os.listdir(tmp_path / "far") == ["real.png"]
+
+
 def test_whole_file_has_ordinary_permissions(tmp_path):
     (tmp_path / "plain").touch()
     with cli.whole_file(tmp_path / "whole"):
@@ -44,11 +54,15 @@ def test_whole_file_has_ordinary_permissions(tmp_path):
         ("file/out.jpg", "folder .*file is missing"),
         ("folder.png", "is a folder"),
         ("x" * 300 + ".png", "cannot be written"),
+        ("pipe.png", "is no ordinary file"),
+        ("loop.png", "cannot be written"),
     ],
 )
 def test_output_that_cannot_be_is_refused(tmp_path, name, words):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
     with pytest.raises(cli.InputError, match=words):
         cli.check_outputs([], [(tmp_path / name, (".jpg", ".png"))])
 
@@ -59,6 +73,24 @@ def test_output_over_another_file_is_refused(tmp_path, again):
     outputs = [(tmp_path / "out.png", (".png",)), (tmp_path / again, (".png",))]
     with pytest.raises(cli.InputError, match="overwrite an input or another output"):
         cli.check_outputs([tmp_path / "in.png"], outputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("missing", "no such file"),
+        ("folder", "is no ordinary file"),
+        ("pipe", "is no ordinary file"),
+        ("loop", "cannot be read"),
+        ("nul\0", "cannot be read"),
+    ],
+)
+def test_input_that_cannot_be_is_refused(tmp_path, name, words):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(cli.InputError, match=words):
+        cli.check_input(tmp_path / name)
 
 
 def test_checking_an_output_leaves_nothing(tmp_path):
@@ -89,6 +121,7 @@ def fails(error):
             "out of memory",
         ),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (cli.InputError("a\nb.png: no"), 2, "error: a b.png: no"),
     ],
 )
 def test_failure_is_one_line_and_a_code(capsys, error, code, line):
@@ -99,8 +132,18 @@ def test_failure_is_one_line_and_a_code(capsys, error, code, line):
     assert said.out == ""
 
 
+def test_wrong_command_line_is_one_line(capsys):
+    parser = cli.Parser()
+    parser.add_argument("--epochs", type=int)
+    for arguments in (["--epochs", "x"], ["--nope"], ["--epochs"]):
+        assert cli.run(lambda a=arguments: parser.parse_args(a)) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert said.count("\n") == 1
+        assert "--help" in said
+
+
 def test_success_is_zero_and_defects_are_not_hidden():
     assert cli.run(lambda: None) == 0
-    assert cli.run(lambda: 130) == 130
     with pytest.raises(RuntimeError, match="a defect"):
         cli.run(fails(RuntimeError("a defect")))

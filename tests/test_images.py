@@ -183,7 +183,7 @@ def broken(path, how):
         ("text", "no image that can be read"),
         ("gif", "no image that can be read"),
         ("truncated", "damaged image"),
-        ("folder", "cannot be read"),
+        ("folder", "is no ordinary file"),
         ("float", "range is not known"),
     ],
 )
@@ -196,6 +196,16 @@ def test_what_is_no_image_is_told_in_one_line(tmp_path, how, words):
     if how != "float":  # 0.0 and 1.0 may well be a truth
         with pytest.raises(InputError, match=words):
             images.read_truth(path)
+
+
+def test_odd_but_readable_files_are_read_without_a_word(tmp_path):
+    """A palette with transparency, as Pillow would warn of."""
+    image = Image.fromarray(picture()[..., 0]).convert("P")
+    image.save(tmp_path / "a.png", transparency=bytes(range(256)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rgb = images.read_rgb(tmp_path / "a.png")
+    np.testing.assert_array_equal(rgb[..., 0], picture()[..., 0])
 
 
 @pytest.mark.parametrize("limit", [300, 600])
@@ -308,7 +318,7 @@ def test_photo_is_no_truth(tmp_path, scene):
 
 def test_fully_transparent_truth_is_refused(tmp_path):
     path = save(tmp_path / "a.png", np.zeros((40, 60, 4), np.uint8))
-    with pytest.raises(InputError, match="0 colours found"):
+    with pytest.raises(InputError, match="every pixel is transparent"):
         images.read_truth(path)
 
 

@@ -111,6 +111,12 @@ def test_draws_follow_the_weights_and_the_seed():
     assert not torch.equal(draw(0), draw(1))
 
 
+def test_a_place_of_no_weight_is_never_drawn(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda count, **_: torch.zeros(count).double())
+    origin = sampling.draw_origins(np.array([[0.0, 0.0, 1.0]]), 1, None)
+    assert origin.tolist() == [[0, 2]]
+
+
 def test_patches_are_cut_and_turned_with_their_truth():
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (40, 50, 3), np.uint8)

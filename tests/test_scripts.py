@@ -222,6 +222,10 @@ BAD_TRAINING = {
         "256 colours found, expected 2",
     ),
     "no epochs": (None, ["--epochs", 0], "--epochs 0: at least 1"),
+    "epochs that are no number": (None, ["--epochs", "x"], "invalid int value"),
+    "unknown option": (None, ["--nope"], "unrecognized arguments: --nope"),
+    "seed below zero": (None, ["--seed=-1"], "--seed -1: not from 0"),
+    "seed too large": (None, ["--seed", 2**64], "not from 0 to 2**63"),
     "model suffix": (None, ["--model", "m.txt"], "m.txt: unknown suffix"),
     "model folder": (None, ["--model", "no/m.pt"], "the folder no is missing"),
     "plot suffix": (None, ["--plot", "p.txt"], "p.txt: unknown suffix"),
@@ -271,16 +275,16 @@ def test_training_needs_32_pixels_a_side(folder, scene, capsys, side):
 
 BAD_PREDICTION = {
     "missing image": (["no.png"], "no.png: no such file"),
-    "folder for an image": (["data"], "data: cannot be read"),
+    "folder for an image": (["data"], "data: is no ordinary file"),
     "text for an image": (["text.png"], "text.png: is no image"),
     "missing model": (["--model", "no.pt"], "no.pt: no such file"),
     "text for a model": (["--model", "text.png"], "text.png: is no model file"),
     "suffix": (["--output", "m.gif"], "unknown suffix '.gif'"),
-    "no suffix": (["--output", "mask"], "unknown suffix"),
+    "no suffix": (["--output", "mask"], "--output mask: no such folder"),
     "missing folder": (["--output", "no/m.png"], "the folder no is missing"),
     "overlay suffix": (["--overlay", "o.txt"], "o.txt: unknown suffix"),
     "probability suffix": (["--probabilities", "p.jpg"], "p.jpg: unknown suffix"),
-    "several without a folder": (["a.png", "b.png"], "predictions.jpg: is no folder"),
+    "several without a folder": (["a.png", "b.png"], "predictions.jpg: no such folder"),
     "several with a truth": (
         ["data/rgb.png", "text.png", "--output", "data", "--gt", "data/gt.png"],
         "--gt data/gt.png: goes with one image only",
@@ -385,7 +389,7 @@ def test_ctrl_c_before_the_first_epoch_leaves_nothing(project):
     assert process.stdout.readline() == "now\n"
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (130, "interrupted: nothing was written\n")
+    assert (process.returncode, err) == (130, "interrupted\n")
     assert not (project / "model.pt").exists()
 
 

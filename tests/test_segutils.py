@@ -308,6 +308,14 @@ class Payload:
         return (open, (str(self.path), "w"))
 
 
+def test_model_file_is_the_same_bytes_each_time(model, tmp_path):
+    for name in ("a.pt", "b.pt"):
+        segutils.save_model(
+            tmp_path / name, model.state_dict(), ((0,) * 3, (9,) * 3), {}
+        )
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+
+
 def test_model_file_runs_no_code(tmp_path):
     for write in (torch.save, lambda x, p: p.write_bytes(pickle.dumps(x))):
         write(Payload(tmp_path / "trap"), tmp_path / "model.pt")
@@ -334,8 +342,9 @@ def damaged(path, how):
     elif how == "nan":
         content["weights"]["conv2.bias"][3] = torch.nan
         torch.save(content, path)
-    elif how == "colours":
-        torch.save({**content, "colours": [1]}, path)
+    elif how.startswith("colours"):
+        colours = {"one": [1], "large": [[0] * 3, [300] * 3], "words": ["a", "b"]}
+        torch.save({**content, "colours": colours[how.split()[1]]}, path)
     elif how == "missing":
         path.unlink()
 
@@ -350,7 +359,9 @@ def damaged(path, how):
         ("network", "another network"),
         ("no weights", "another network"),
         ("nan", "not finite"),
-        ("colours", "two colours"),
+        ("colours one", "two colours"),
+        ("colours large", "two colours"),
+        ("colours words", "two colours"),
         ("missing", "no such file"),
     ],
 )
