@@ -2,10 +2,11 @@
 
 Contents
 --------
-In    read_rgb, read_truth, read_pair
+In    read_rgb, read_truth, read_pair, compressed
 Out   write_rgb, write_mask, write_probabilities, check_jpeg_size
 """
 
+import io
 import warnings
 
 import numpy as np
@@ -234,6 +235,26 @@ def _distance(pixels, colour):
 
 def _brightness(colour):
     return np.dot(colour, (0.299, 0.587, 0.114))
+
+
+def compressed(rgb, quality):
+    """Give an image as a JPEG of a certain quality leaves it.
+
+    Parameters
+    ----------
+    rgb : ndarray, (H, W, 3) uint8
+        The image.
+    quality : int
+        JPEG's own scale, 1 to 95; 75 is what many programs use.
+
+    Returns
+    -------
+    ndarray, (H, W, 3) uint8
+        The image without what the compression lost.
+    """
+    with io.BytesIO() as file:
+        Image.fromarray(rgb).save(file, "JPEG", quality=quality)
+        return np.array(Image.open(file))
 
 
 # ------------------------------------------------------------------ out

@@ -254,15 +254,17 @@ def draw_origins(weights, count, generator):
     return torch.stack([places // width, places % width], 1)
 
 
-def cut_patches(rgb, truth, origins, size, symmetries):
+def cut_patches(versions, truth, which, origins, size, symmetries):
     """Cut patches out of an image, each turned by one of the square's 8 symmetries.
 
     Parameters
     ----------
-    rgb : Tensor, (H, W, 3) uint8
-        The image.
+    versions : Tensor, (V, H, W, 3) uint8
+        The image, in one or more versions.
     truth : Tensor, (H, W) uint8
         Its classes.
+    which : Tensor, (B,) int64
+        The version that each patch is cut from.
     origins : Tensor, (B, 2) int64
         Top and left of each patch.
     size : int
@@ -277,7 +279,7 @@ def cut_patches(rgb, truth, origins, size, symmetries):
     classes : Tensor, (B, size, size) uint8
         Their classes.
     """
-    along = torch.arange(size, device=rgb.device)
+    along = torch.arange(size, device=versions.device)
     flip_rows, flip_cols, swap = ((symmetries[:, None] >> bit) & 1 for bit in range(3))
     # One gather cuts and turns: pixel (i, j) of a patch is image[row[i, j], col[i, j]].
     rows = torch.where(flip_rows.bool(), size - 1 - along, along)[:, :, None]
@@ -287,7 +289,8 @@ def cut_patches(rgb, truth, origins, size, symmetries):
     rows, cols = torch.where(swap, rows.mT, rows), torch.where(swap, cols.mT, cols)
     rows = rows + origins[:, 0, None, None]
     cols = cols + origins[:, 1, None, None]
-    return rgb[rows, cols].permute(0, 3, 1, 2).float(), truth[rows, cols]
+    patches = versions[which[:, None, None], rows, cols]  # (B, size, size, 3)
+    return patches.permute(0, 3, 1, 2).float(), truth[rows, cols]
 
 
 def jitter(patches, strengths, generator):

@@ -12,6 +12,7 @@ Ctrl-C ends the training and keeps the best weights so far.
 import copy
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 
@@ -26,6 +27,7 @@ STEPS = 1500  # optimiser steps, unless --epochs says otherwise
 PATCH = 64  # pixels a side
 LEARNING_RATE = 1e-2  # the peak; it rises to it and falls to almost nothing after
 WEIGHT_DECAY = 1e-2
+COMPRESSION = (90, 75, 50)  # JPEG qualities that half of the patches are seen through
 JITTER = (0.1, 0.2, 0.06)  # brightness, contrast, colour: gentle, as light changes
 PATIENCE = 1 / 3  # stop after this part of the epochs without a better one
 MIN_SIDE = 32  # pixels: a smaller image has no room for patches and a held-out block
@@ -67,6 +69,17 @@ def load(args):
     return rgb, truth, colours
 
 
+def image_versions(rgb):
+    """Give the image as it is and as JPEGs leave it: (V, H, W, 3)."""
+    return np.stack([rgb, *(images.compressed(rgb, q) for q in COMPRESSION)])
+
+
+def draw_versions(count, generator):
+    """Draw a version for each patch: the image itself half of the time."""
+    drawn = torch.randint(2 * len(COMPRESSION), (count,), generator=generator)
+    return (drawn - len(COMPRESSION) + 1).clamp(min=0)
+
+
 def evaluate(model, rgb, truth, block):
     """Give the loss and the scores of the held-out block."""
     around = block.grown(sampling.GUARD, truth.shape)
@@ -88,7 +101,8 @@ class Epoch(NamedTuple):
 def train(model, rgb, truth, block, size, epochs, steps, seed):
     """Train the model, `epochs` times `steps` batches; yields after each epoch."""
     device = model.conv1.weight.device
-    image, classes = (torch.tensor(array, device=device) for array in (rgb, truth))
+    versions = torch.tensor(image_versions(rgb), device=device)
+    classes = torch.tensor(truth, device=device)
     weights = sampling.origin_weights(truth, block, size)
     batch = segutils.MAX_PIXELS // size**2  # patches in the budget of one forward pass
     generator = torch.Generator().manual_seed(seed)
@@ -102,10 +116,13 @@ def train(model, rgb, truth, block, size, epochs, steps, seed):
         model.train()
         total = 0.0
         origins = sampling.draw_origins(weights, steps * batch, generator)  # an epoch's
+        which = draw_versions(len(origins), generator)
         symmetries = torch.randint(8, (len(origins),), generator=generator)
-        for drawn in zip(origins.split(batch), symmetries.split(batch), strict=True):
-            where, turn = (d.to(device) for d in drawn)
-            patches, answer = sampling.cut_patches(image, classes, where, size, turn)
+        drawn = (d.to(device).split(batch) for d in (which, origins, symmetries))
+        for version, origin, symmetry in zip(*drawn, strict=True):
+            patches, answer = sampling.cut_patches(
+                versions, classes, version, origin, size, symmetry
+            )
             patches = sampling.jitter(patches, JITTER, generator)  # (B, 3, size, size)
             logits = model(patches)  # (B, 2, size, size)
             loss = segutils.segmentation_loss(logits[:, 1] - logits[:, 0], answer)

@@ -224,6 +224,12 @@ def test_no_warning_below_the_limit():
         Image.new("1", (20_000, 20_000)).close()
 
 
+def test_compressed_is_what_a_jpeg_file_holds(tmp_path):
+    path = save(tmp_path / "a.jpg", picture(), quality=75)
+    found = images.compressed(picture(), 75)
+    np.testing.assert_array_equal(found, images.read_rgb(path))
+
+
 # ------------------------------------------------------------------ ground truth
 
 PAIRS = [

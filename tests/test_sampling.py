@@ -119,17 +119,22 @@ def test_a_place_of_no_weight_is_never_drawn(monkeypatch):
 
 def test_patches_are_cut_and_turned_with_their_truth():
     rng = np.random.default_rng(0)
-    rgb = rng.integers(0, 256, (40, 50, 3), np.uint8)
+    rgb = rng.integers(0, 256, (2, 40, 50, 3), np.uint8)
     truth = rng.integers(0, 2, (40, 50), np.uint8)
     origins = torch.tensor([(i, 2 * i) for i in range(8)])
     patches, classes = sampling.cut_patches(
-        torch.tensor(rgb), torch.tensor(truth), origins, 16, torch.arange(8)
+        torch.tensor(rgb),
+        torch.tensor(truth),
+        torch.arange(8) % 2,
+        origins,
+        16,
+        torch.arange(8),
     )
     assert patches.shape == (8, 3, 16, 16)
     assert patches.dtype == torch.float32
     seen = set()
     for i, (top, left) in enumerate(origins.tolist()):
-        plain = rgb[top : top + 16, left : left + 16]
+        plain = rgb[i % 2, top : top + 16, left : left + 16]
         answer = truth[top : top + 16, left : left + 16]
         turns = {}  # the 8 symmetries, by NumPy's own turns and flips
         for quarter in range(4):

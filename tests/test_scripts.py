@@ -117,6 +117,19 @@ def test_the_learning_rate_falls_to_almost_nothing(folder, monkeypatch):
     assert np.argmax(rates) < 0.4 * len(rates)
 
 
+def test_half_of_the_patches_are_seen_through_a_jpeg(scene):
+    versions = train.image_versions(scene[0])
+    assert versions.shape == (4, *scene[0].shape)
+    np.testing.assert_array_equal(versions[0], scene[0])
+    lost = [abs(v.astype(int) - scene[0]).mean() for v in versions]
+    assert 0 == lost[0] < lost[1] < lost[2] < lost[3]
+    drawn = train.draw_versions(6000, torch.Generator().manual_seed(0))
+    shares = drawn.bincount() / 6000
+    torch.testing.assert_close(
+        shares, torch.tensor([3, 1, 1, 1]) / 6, atol=0.02, rtol=0
+    )
+
+
 # ------------------------------------------------------------------ the 256 rule
 
 
