@@ -44,7 +44,9 @@ def test_train_writes_its_files_and_says_how_good(folder, capsys):
     ]
     assert Image.open("loss_vs_epochs.png").width > 600
     said = capsys.readouterr()
-    columns = said.out.splitlines()[0].split()
+    wrote, header, *_ = said.out.splitlines()
+    assert wrote == "wrote model.pt and loss_vs_epochs.png"
+    columns = header.split()
     assert columns[-6:] == ["loss", "IoU", "Dice", "precision", "recall", "accuracy"]
     assert "always class 0" in said.out
     assert said.err == ""  # no progress bar, as this is no terminal
