@@ -5,7 +5,7 @@ of any size is nevertheless exactly what it would say of the whole image in one 
 
 Contents
 --------
-The network      FCNN, input_span, HALO, RECEPTIVE_RADIUS
+The network      FCNN, Folded, input_span, HALO, RECEPTIVE_RADIUS
 The tiler        Span, Tile, spans, tiles
 Prediction       tile_margins, margins, probabilities, sigmoid, segment
 Loss and scores  segmentation_loss, scores, score_table
@@ -19,7 +19,8 @@ import io
 import math
 import platform
 import warnings
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import NamedTuple
 
@@ -114,13 +115,99 @@ class FCNN(nn.Sequential):
         ValueError
             The shape is not one of these.
         """
+        if not self.training:
+            return Folded(self)(x)
         check_budget(tuple(x.shape))
-        # For one small image PyTorch takes another convolution kernel, which rounds
-        # otherwise. As a batch of two it takes the same as for any other, so that a
-        # tile's logits do not depend on its size.
-        if not self.training and len(x) == 1 and x.numel() <= 20480:
-            return super().forward(torch.cat([x, x]))[:1]
+        x = self.relu1(self.norm1(self.conv1(self.normalise(x))))
+        x = self.relu2(self.pool(self.norm2(self.conv2(x))))  # a quarter of the ReLUs
+        x = self.relu3(self.norm3(self.conv3(x)))
+        weight, bias = _fold_upsampling(self.conv4.weight, self.conv4.bias)
+        return F.pixel_shuffle(F.conv2d(x, weight, bias, padding=1), 2)
+
+    def literal(self, x):
+        """Give the logits layer by layer: slower, and the definition of `forward`.
+
+        Parameters
+        ----------
+        x : Tensor, (B, 3, H, W) float32
+            As for `forward`.
+
+        Returns
+        -------
+        Tensor, (B, 2, H, W) float32
+            As from `forward`, but for rounding.
+        """
+        check_budget(tuple(x.shape))
         return super().forward(x)
+
+
+def _fold_norm(conv, norm):
+    """Fold a batch normalisation into the convolution before it."""
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    weight = conv.weight * scale[:, None, None, None]
+    return weight, (conv.bias - norm.running_mean) * scale + norm.bias
+
+
+def _fold_upsampling(weight, bias):
+    """Fold a nearest upsampling by 2 into the 5x5 convolution after it.
+
+    An output pixel's 5 taps fall on 3 pixels of the small map; which, depends on
+    whether the pixel is even or odd. So one 3x3 convolution with four times the outputs
+    gives all four kinds of pixels at once, and `pixel_shuffle` puts them in place.
+    Linear in the weights, it serves training as well.
+    """
+    tap = torch.arange(5, device=weight.device)
+    parity = torch.arange(2, device=weight.device)[:, None]
+    small = (parity + tap - 2).div(2, rounding_mode="floor") + 1  # (2, 5): 0, 1 or 2
+    falls = F.one_hot(small, 3).to(weight.dtype)  # (parity, tap, small tap)
+    folded = torch.einsum("oiyx,pyk,qxl->opqikl", weight, falls, falls)
+    return folded.flatten(0, 2), bias.repeat_interleave(4)  # (4 o, i, 3, 3)
+
+
+class Folded:
+    """The network in evaluation mode, about four times as fast as the literal graph.
+
+    The normalisations are folded into the convolutions beside them, the upsampling into
+    the last one, and ReLU waits until the pooling has left it a quarter of the pixels:
+    the same function, but for rounding.
+
+    Parameters
+    ----------
+    model : FCNN
+        The network; later changes of its weights are not seen.
+    """
+
+    def __init__(self, model):
+        # The mean is not folded: at the image's edge the layers pad with zeros, which
+        # stand for the mean.
+        self.mean = model.normalise.mean[:, None, None]
+        first, bias = _fold_norm(model.conv1, model.norm1)
+        pairs = [
+            (first / model.normalise.std[:, None, None], bias),
+            _fold_norm(model.conv2, model.norm2),
+            _fold_norm(model.conv3, model.norm3),
+            _fold_upsampling(model.conv4.weight, model.conv4.bias),
+        ]
+        self.pairs = [
+            (w.contiguous(memory_format=torch.channels_last), b) for w, b in pairs
+        ]
+
+    def __call__(self, x):
+        """Give the logits, as `FCNN.forward` does."""
+        check_budget(tuple(x.shape))
+        x = (x - self.mean).contiguous(memory_format=torch.channels_last)
+        x = F.conv2d(x, *self.pairs[0], padding=1).relu_()
+        x = _pool(F.conv2d(x, *self.pairs[1], padding=1)).relu_()
+        x = F.conv2d(x, *self.pairs[2], padding=1).relu_()
+        return F.pixel_shuffle(F.conv2d(x, *self.pairs[3], padding=1), 2)
+
+
+def _pool(x):
+    """Pool 2x2 as `MaxPool2d` does, faster where the channels are last in memory."""
+    x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
+    x = torch.maximum(x[:, ::2], x[:, 1::2])
+    x = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
+    return x.permute(0, 3, 1, 2)  # (B, C, H/2, W/2)
 
 
 def check_budget(shape):
@@ -284,7 +371,6 @@ def _cut(rgb, tile):
     return np.pad(cut, [(0, below), (0, right), (0, 0)], "edge")  # (h, w, 3), both even
 
 
-@torch.inference_mode()
 def tile_margins(model, rgb, progress=False):
     """Run the network over an image, tile by tile.
 
@@ -313,16 +399,36 @@ def tile_margins(model, rgb, progress=False):
         raise ValueError(
             f"image of shape {rgb.shape} and type {rgb.dtype}: expected (H, W, 3) uint8"
         )
-    model.eval()
+    with torch.no_grad():
+        network = Folded(model.eval())  # once for all tiles
     device = model.conv1.weight.device
-    shown = {"unit": "tile", "leave": False, "disable": None if progress else True}
-    for tile in tqdm(tiles(*rgb.shape[:2]), **shown):
+    # A tile a thread keeps the processor busier than all threads at one tile.
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+
+    @torch.inference_mode()
+    def margin(tile):
         x = torch.from_numpy(_cut(rgb, tile)).to(device)  # (h, w, 3)
-        # Permuted, not copied: the channels stay last in memory, which is 1.6 times
-        # as fast here as channels first.
-        logits = model(x.permute(2, 0, 1)[None].float())[0]  # (2, h, w)
-        margin = (logits[1] - logits[0])[tile.rows.core, tile.cols.core]
-        yield tile.core, margin.cpu().numpy()
+        # Permuted, not copied: the channels stay last in memory.
+        logits = network(x.permute(2, 0, 1)[None].float())[0]  # (2, h, w)
+        core = (logits[1] - logits[0])[tile.rows.core, tile.cols.core]
+        return tile.core, core.cpu().numpy()
+
+    cut = tiles(*rgb.shape[:2])
+    shown = {"unit": "tile", "leave": False, "disable": None if progress else True}
+    with ThreadPoolExecutor(threads, initializer=_use_one_thread) as pool:
+        started = deque()
+        for tile in tqdm(cut, **shown):
+            started.append(pool.submit(margin, tile))
+            # A few tiles ahead of what is asked for: no thread waits, and no more
+            # margins are held.
+            if len(started) > 2 * threads:
+                yield started.popleft().result()
+        while started:
+            yield started.popleft().result()
+
+
+def _use_one_thread():
+    torch.set_num_threads(1)
 
 
 def margins(model, rgb, progress=False):

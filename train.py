@@ -23,7 +23,7 @@ import sampling
 import segutils
 
 
-STEPS = 1500  # optimiser steps, unless --epochs says otherwise
+STEPS = 2000  # optimiser steps, unless --epochs says otherwise
 PATCH = 64  # pixels a side
 LEARNING_RATE = 1e-2  # the peak; it rises to it and falls to almost nothing after
 WEIGHT_DECAY = 1e-2
