@@ -176,6 +176,19 @@ def run(main):
     return 2
 
 
+def answer(parse_args):
+    """Read the command line ahead of a command, and end the process on ``--help``.
+
+    Parameters
+    ----------
+    parse_args : callable
+        Reads the command line; a mistake in it ends the process as in `run`.
+    """
+    code = run(parse_args)
+    if code:
+        raise SystemExit(code)
+
+
 def _is_out_of_memory(error):
     # PyTorch tells it by a RuntimeError, whose words depend on the device.
     words = ("out of memory", "can't allocate memory", "not enough memory")

@@ -15,7 +15,6 @@ from pathlib import Path
 import cli
 import figures
 import images
-import segutils
 
 
 def parse_args(argv=None):
@@ -60,6 +59,12 @@ def plan(args):
     inputs = [*args.images, args.model, args.gt]
     cli.check_outputs(filter(None, inputs), outputs)
     return list(zip(args.images, masks, strict=True))
+
+
+if __name__ == "__main__":
+    cli.answer(parse_args)  # --help and mistakes, before the second that torch takes
+
+import segutils
 
 
 def predict(model, rgb, with_probabilities):

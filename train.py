@@ -13,14 +13,11 @@ import copy
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
 import cli
 import figures
 import images
-import sampling
-import segutils
 
 
 STEPS = 2000  # optimiser steps, unless --epochs says otherwise
@@ -56,6 +53,15 @@ def parse_args(argv=None):
     outputs = [(args.model, (".pt", ".pth")), (args.plot, figures.SUFFIXES)]
     cli.check_outputs([args.rgb, args.gt], outputs)
     return args
+
+
+if __name__ == "__main__":
+    cli.answer(parse_args)  # --help and mistakes, before the second that torch takes
+
+import torch
+
+import sampling
+import segutils
 
 
 def load(args):

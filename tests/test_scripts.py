@@ -442,6 +442,17 @@ def test_scripts_run_where_jupyter_is_not_installed(project, tmp_path_factory):
     assert (project / "predictions.jpg").exists()
 
 
+@pytest.mark.parametrize("script", ["train.py", "predict.py"])
+@pytest.mark.parametrize(("option", "code"), [("--help", 0), ("--nope", 2)])
+def test_help_and_mistakes_are_answered_without_torch(project, script, option, code):
+    (project / "torch.py").write_text("raise SystemExit('imported torch')")
+    process = command(project, script, option)
+    out, err = process.communicate()
+    assert process.returncode == code
+    assert out.startswith("usage:") if code == 0 else err.startswith("error: ")
+    assert "imported torch" not in err
+
+
 def test_predict_imports_no_more_than_it_needs(project):
     assert command(project, "train.py", "--epochs", "1").wait() == 0
     code = (
