@@ -195,9 +195,15 @@ def _colours_and_opacity(path, image):
 
 def _pixels(path, image):
     """Give an image's colours (H, W, 3), or (H, W, 4) where it has transparency."""
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    width, height = image.size
+    pixels = np.empty((height, width, len(mode)), np.uint8)
     try:
-        # A copy, since an array that shares Pillow's memory cannot be written to.
-        return np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+        # Some rows at a time: Pillow would copy the whole image two or three times.
+        for top in range(0, height, 256):
+            rows = image.crop((0, top, width, min(top + 256, height)))
+            pixels[top : top + 256] = np.asarray(rows.convert(mode))
+        return pixels
     except ValueError as error:
         raise InputError(
             f"{path}: colours of mode {image.mode} are not read (save as RGB)"
