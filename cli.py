@@ -6,6 +6,7 @@ The other modules build on this one; it imports nothing but Python's own library
 import argparse
 import os
 import secrets
+import signal
 import stat
 import sys
 from contextlib import contextmanager, suppress
@@ -154,6 +155,8 @@ def run(main):
         The exit code: 0; 2 where the input cannot be used, a file cannot be written or
         memory runs out; 130 after Ctrl-C.
     """
+    if signal.getsignal(signal.SIGINT) is _end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it is closed
         # A file's name may hold what the terminal's encoding does not.
         stream.reconfigure(errors="backslashreplace")
@@ -177,16 +180,24 @@ def run(main):
 
 
 def answer(parse_args):
-    """Read the command line ahead of a command, and end the process on ``--help``.
+    """Read the command line ahead of a command's heavy imports.
 
     Parameters
     ----------
     parse_args : callable
-        Reads the command line; a mistake in it ends the process as in `run`.
+        Reads the command line. A mistake ends the process as in `run`, ``--help`` too.
     """
     code = run(parse_args)
     if code:
         raise SystemExit(code)
+    # Until the command runs, Ctrl-C would end an import in a page of traceback.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end_at_once)
+
+
+def _end_at_once(*_):
+    print("interrupted", file=sys.stderr, flush=True)
+    os._exit(130)
 
 
 def _is_out_of_memory(error):

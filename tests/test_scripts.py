@@ -408,6 +408,16 @@ def test_ctrl_c_before_the_first_epoch_leaves_nothing(project):
     assert not (project / "model.pt").exists()
 
 
+def test_ctrl_c_while_torch_is_imported_is_one_line(project):
+    slow = "import time\nprint('importing', flush=True)\ntime.sleep(60)"
+    (project / "torch.py").write_text(slow)
+    process = command(project, "train.py")
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "interrupted\n")
+
+
 def scripts_alone(folder):
     """Make an environment of only what the README says that the scripts need."""
     wanted, found = ["torch", "numpy", "pillow", "matplotlib", "tqdm"], set()
