@@ -95,12 +95,12 @@ def check_input(path):
         raise InputError(f"{path}: is no ordinary file")
 
 
-def check_outputs(inputs, outputs):
-    """Refuse outputs that could not be written, before any work is done.
+def check_files(inputs, outputs):
+    """Refuse files that could not be read or written, before any work is done.
 
     Parameters
     ----------
-    inputs : iterable of str or Path
+    inputs : sequence of str or Path
         The files that are to be read.
     outputs : iterable of (str or Path, sequence of str)
         The files that are to be written, each with the suffixes it may have, such as
@@ -109,9 +109,12 @@ def check_outputs(inputs, outputs):
     Raises
     ------
     InputError
-        An output's suffix is unknown, its name is a folder's, its folder is missing or
-        cannot be written, or it is also an input or another output.
+        An input is missing or no ordinary file; an output's suffix is unknown, its
+        name is a folder's, its folder is missing or cannot be written, or it is also
+        an input or another output.
     """
+    for path in inputs:
+        check_input(path)
     taken = {os.path.realpath(path) for path in inputs}
     for path, suffixes in outputs:
         path = Path(path)
@@ -157,7 +160,10 @@ def run(main):
     """
     if signal.getsignal(signal.SIGINT) is _end_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it is closed
+    # Where the shell closed a stream, what is said goes nowhere.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
         # A file's name may hold what the terminal's encoding does not.
         stream.reconfigure(errors="backslashreplace")
     try:
@@ -185,7 +191,12 @@ def answer(parse_args):
     Parameters
     ----------
     parse_args : callable
-        Reads the command line. A mistake ends the process as in `run`, ``--help`` too.
+        Reads the command line.
+
+    Raises
+    ------
+    SystemExit
+        The command line has a mistake, or asks for help.
     """
     code = run(parse_args)
     if code:

@@ -4,7 +4,7 @@ matplotlib is imported only where a picture is drawn; no display is needed.
 
 Contents
 --------
-Arrays    overlay
+Arrays    overlay, as_grey
 Figures   loss_curve, gallery, boxes, histograms
 Files     save
 """
@@ -58,6 +58,22 @@ def overlay(rgb, mask, opacity=0.4):
     drawn[inside] = tinted[drawn[inside], [0, 1, 2]]
     drawn[edge] = TINT
     return drawn
+
+
+def as_grey(truth):
+    """Make a truth or mask fit to be shown: black, white, and grey where unlabelled.
+
+    Parameters
+    ----------
+    truth : ndarray, (..., H, W) uint8
+        0, 1, or another value where unlabelled.
+
+    Returns
+    -------
+    ndarray, (..., H, W) float64
+        0, 1 or 0.5.
+    """
+    return np.where(truth > 1, 0.5, truth)
 
 
 def loss_curve(training_loss, held_out_loss, iou, kept):

@@ -18,14 +18,16 @@ from cli import InputError, check_input, whole_file
 READ_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 WRITE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 PROBABILITY_SUFFIXES = (".png", ".tif", ".tiff")
-MAX_PIXELS = 1_000_000_000  # of an image to read; a header that says more is refused
+MAX_IMAGE_PIXELS = (
+    1_000_000_000  # of an image to read; a header that says more is refused
+)
 MAX_JPEG_SIDE = 65_500  # pixels: libjpeg's limit; the format's own is 65,535
 JPEG_QUALITY = 95
 MIN_JPEG_GAP = 96  # between two colours, in their most different channel; 48 sufficed
 UNLABELLED = 255  # in a truth: a pixel without a class
 
 # Pillow's own guard against decompression bombs, set to the limit stated above.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
 
 # ------------------------------------------------------------------ in
 
@@ -92,7 +94,9 @@ def read_truth(path):
     image = _open(path)
     rgb, opaque = _colours_and_opacity(path, image)
     # One number per colour, so that colours can be counted: (H, W) int32.
-    codes = rgb @ np.array((1 << 16, 1 << 8, 1), np.int32)
+    codes = rgb[..., 0].astype(np.int32)
+    for channel in (1, 2):
+        codes = (codes << 8) | rgb[..., channel]
     if not opaque.any():
         raise InputError(f"{path}: every pixel is transparent, so none has a class")
     found, counts = np.unique(codes[opaque], return_counts=True)
@@ -165,7 +169,7 @@ def _open(path):
             f"{path}: is no image that can be read (PNG, JPEG, TIFF, WebP or BMP)"
         ) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: more than {MAX_PIXELS:,} pixels") from error
+        raise InputError(f"{path}: more than {MAX_IMAGE_PIXELS:,} pixels") from error
     except MemoryError:
         raise
     except OSError as error:
@@ -179,18 +183,29 @@ def _open(path):
 def _colours_and_opacity(path, image):
     """Give a truth's colours (H, W, 3) uint8 and where it is opaque (H, W) bool."""
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image)
-        if not np.isin(values, np.arange(65_536)).all():
-            raise InputError(f"{path}: values outside 0 to 65535 in a ground truth")
-        # Classes are often written as 0 and 1 in 16 bits: only a file that uses the
-        # upper range is scaled.
-        grey = values.astype(np.int64) >> (8 if values.max() > 255 else 0)
-        rgb = np.repeat(grey.astype(np.uint8)[..., None], 3, 2)
-        return rgb, np.ones(grey.shape, bool)
+        grey = _two_values(path, np.asarray(image))
+        return np.repeat(grey[..., None], 3, 2), np.ones(grey.shape, bool)
     pixels = _pixels(path, image)
     if pixels.shape[2] == 3:
         return pixels, np.ones(pixels.shape[:2], bool)
     return pixels[..., :3], pixels[..., 3] == 255
+
+
+def _two_values(path, values):
+    """Give a truth of 16 or 32 bits, (H, W), in 8: as it is, or by the high byte."""
+    found = np.unique(values)
+    if len(found) != 2:
+        listed = ", ".join(map(str, found[:6].tolist()))
+        more = ", ..." if len(found) > 6 else ""
+        count = "1 value" if len(found) == 1 else f"{len(found)} values"
+        raise InputError(f"{path}: {count} found, expected 2 ({listed}{more})")
+    if not np.isin(found, np.arange(65_536)).all():
+        raise InputError(f"{path}: values outside 0 to 65535 in a ground truth")
+    # Classes are often written as 0 and 1, in 16 bits too: only where the upper range
+    # is used are they scaled, and drawn black and white where that would join them.
+    low, high = found.astype(int) >> (8 if found[1] > 255 else 0)
+    low, high = (low, high) if low < high else (0, 255)
+    return np.where(values == found[1], high, low).astype(np.uint8)
 
 
 def _pixels(path, image):
@@ -283,7 +298,7 @@ def write_rgb(path, rgb):
     """
     with whole_file(path) as temporary:
         options = {}
-        if temporary.suffix.lower() in (".jpg", ".jpeg"):
+        if _is_jpeg(path):
             check_jpeg_size(path, rgb.shape)
             # Colours are kept at full resolution: JPEG would else smear a mask's edges.
             options = {"quality": JPEG_QUALITY, "subsampling": 0}
@@ -307,12 +322,15 @@ def check_jpeg_size(path, shape):
     InputError
         It would be a JPEG, and a side is over 65,500 pixels.
     """
-    is_jpeg = str(path).lower().endswith((".jpg", ".jpeg"))
-    if is_jpeg and max(shape[:2]) > MAX_JPEG_SIDE:
+    if _is_jpeg(path) and max(shape[:2]) > MAX_JPEG_SIDE:
         raise InputError(
             f"{path}: {shape[1]}x{shape[0]} pixels, and a JPEG holds at most "
             f"{MAX_JPEG_SIDE} a side (use .png or .tif)"
         )
+
+
+def _is_jpeg(path):
+    return str(path).lower().endswith((".jpg", ".jpeg"))
 
 
 def write_mask(path, mask, colours):
@@ -336,8 +354,7 @@ def write_mask(path, mask, colours):
         The picture is too large for a JPEG.
     """
     colours = np.array(colours, np.uint8)
-    is_jpeg = str(path).lower().endswith((".jpg", ".jpeg"))
-    if is_jpeg and np.ptp(colours.astype(int), axis=0).max() < MIN_JPEG_GAP:
+    if _is_jpeg(path) and np.ptp(colours.astype(int), axis=0).max() < MIN_JPEG_GAP:
         colours = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
     is_grey = (colours == colours[:, :1]).all()
     write_rgb(path, (colours[:, 0] if is_grey else colours)[mask])

@@ -40,6 +40,8 @@ def parse_args(argv=None):
 
 def plan(args):
     """Pair each image with its mask file, and refuse what could not be written."""
+    if "" in (args.output, args.gt, args.overlay, args.probabilities):
+        raise cli.InputError("an empty name is no file's (leave the option out)")
     if Path(args.output).is_dir():
         masks = [Path(args.output, f"{Path(name).stem}.png") for name in args.images]
     elif len(args.images) == 1 and Path(args.output).suffix:
@@ -56,8 +58,8 @@ def plan(args):
         outputs.append((args.overlay, images.WRITE_SUFFIXES))
     if args.probabilities:
         outputs.append((args.probabilities, images.PROBABILITY_SUFFIXES))
-    inputs = [*args.images, args.model, args.gt]
-    cli.check_outputs(filter(None, inputs), outputs)
+    inputs = [*args.images, args.model] + ([args.gt] if args.gt else [])
+    cli.check_files(inputs, outputs)
     return list(zip(args.images, masks, strict=True))
 
 

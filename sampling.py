@@ -75,6 +75,7 @@ class Block(NamedTuple):
 
 
 GUARD = RECEPTIVE_RADIUS + 1  # pixels around the held-out block; even, as tiles start
+SMALLEST_PATCH = 8  # pixels a side
 
 
 def hold_out(truth, share=0.2, places=5):
@@ -110,12 +111,15 @@ def hold_out(truth, share=0.2, places=5):
     for place in product(np.linspace(0, 1, places), repeat=2):
         top, left = ((shape - size) * place).astype(int) // 2 * 2
         block = Block(*map(int, (top, left, top + size[0], left + size[1])))
+        guarded = block.grown(GUARD, shape)
+        beside = (guarded.top, guarded.left, *(shape - guarded[2:]))
         counts = []  # of class 1 and of class 0: inside, and outside the guard band
         for where in (ones, labelled & ~ones):
-            outside = where.sum() - where[block.grown(GUARD, shape).slices].sum()
+            outside = where.sum() - where[guarded.slices].sum()
             counts.append((where[block.slices].sum(), outside))
         inside = counts[0][0] / max(counts[0][0] + counts[1][0], 1)
-        if np.min(counts) > 0 and abs(inside - overall) < least:
+        usable = np.min(counts) > 0 and max(beside) >= SMALLEST_PATCH
+        if usable and abs(inside - overall) < least:
             best, least = block, abs(inside - overall)
     if best is None:
         pixels = min(ones.sum(), (labelled & ~ones).sum())
@@ -158,24 +162,26 @@ def patch_size(truth, block, largest):
     block : Block
         The held-out block.
     largest : int
-        The side that is wanted, in pixels; a multiple of 16.
+        The side that is wanted, in pixels; `SMALLEST_PATCH` times a power of 2.
 
     Returns
     -------
     int
-        The side in pixels: `largest`, its half, quarter or eighth.
+        The side in pixels: `largest`, or a half, a quarter and so on of it.
 
     Raises
     ------
     InputError
         Not even the smallest patch shows both classes outside the held-out block.
     """
-    for size in (largest, largest // 2, largest // 4, largest // 8):
+    size = largest
+    while size >= SMALLEST_PATCH:
         if size <= min(truth.shape) and _patch_counts(truth, block, size)[1].any():
             return size
+        size //= 2
     raise InputError(
-        f"ground truth: no patch of {size}x{size} pixels outside the held-out block "
-        "shows the rarer class (label more of it)"
+        f"ground truth: no patch of {SMALLEST_PATCH}x{SMALLEST_PATCH} pixels outside "
+        "the held-out block shows the rarer class (label more of it)"
     )
 
 
@@ -205,8 +211,8 @@ def _patch_counts(truth, block, size):
 def origin_weights(truth, block, size, rare_share=0.5):
     """Say how likely each place is to be the top left corner of a training patch.
 
-    A part of the patches is drawn evenly; the others are drawn so that each pixel of
-    the rarer class is as likely as any other to lie in a patch.
+    A part of the patches is drawn evenly; the others lie around a pixel of the rarer
+    class, of which each is as likely to be picked as any other.
 
     Parameters
     ----------

@@ -136,6 +136,11 @@ class FCNN(nn.Sequential):
         -------
         Tensor, (B, 2, H, W) float32
             As from `forward`, but for rounding.
+
+        Raises
+        ------
+        ValueError
+            The shape is not one that `forward` takes.
         """
         check_budget(tuple(x.shape))
         return super().forward(x)
@@ -403,7 +408,8 @@ def tile_margins(model, rgb, progress=False):
         network = Folded(model.eval())  # once for all tiles
     device = model.conv1.weight.device
     # A tile a thread keeps the processor busier than all threads at one tile.
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    all_threads = torch.get_num_threads()
+    threads = all_threads if device.type == "cpu" else 1
 
     @torch.inference_mode()
     def margin(tile):
@@ -415,16 +421,19 @@ def tile_margins(model, rgb, progress=False):
 
     cut = tiles(*rgb.shape[:2])
     shown = {"unit": "tile", "leave": False, "disable": None if progress else True}
-    with ThreadPoolExecutor(threads, initializer=_use_one_thread) as pool:
-        started = deque()
-        for tile in tqdm(cut, **shown):
-            started.append(pool.submit(margin, tile))
-            # A few tiles ahead of what is asked for: no thread waits, and no more
-            # margins are held.
-            if len(started) > 2 * threads:
+    try:
+        with ThreadPoolExecutor(threads, initializer=_use_one_thread) as pool:
+            started = deque()
+            for tile in tqdm(cut, **shown):
+                started.append(pool.submit(margin, tile))
+                # A few tiles ahead of what is asked for: no thread waits, and no more
+                # margins are held.
+                if len(started) > 2 * threads:
+                    yield started.popleft().result()
+            while started:
                 yield started.popleft().result()
-        while started:
-            yield started.popleft().result()
+    finally:
+        torch.set_num_threads(all_threads)  # for whatever thread comes after
 
 
 def _use_one_thread():
@@ -447,6 +456,11 @@ def margins(model, rgb, progress=False):
     -------
     ndarray, (H, W) float32
         The logit of class 1 less that of class 0.
+
+    Raises
+    ------
+    ValueError
+        `rgb` is of another shape or type.
     """
     whole = np.empty(rgb.shape[:2], np.float32)
     for core, margin in tile_margins(model, rgb, progress):
@@ -488,6 +502,11 @@ def probabilities(model, rgb):
     -------
     ndarray, (H, W) float32
         Values of 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        `rgb` is of another shape or type.
     """
     return sigmoid(margins(model, rgb))
 
@@ -508,6 +527,11 @@ def segment(model, rgb, progress=False):
     -------
     ndarray, (H, W) uint8
         0 or 1. Decided tile by tile: no logits of the whole image are held.
+
+    Raises
+    ------
+    ValueError
+        `rgb` is of another shape or type.
     """
     mask = np.empty(rgb.shape[:2], np.uint8)
     for core, margin in tile_margins(model, rgb, progress):

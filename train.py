@@ -51,7 +51,7 @@ def parse_args(argv=None):
     if not 0 <= args.seed < 2**63:
         raise cli.InputError(f"--seed {args.seed}: not from 0 to 2**63 - 1")
     outputs = [(args.model, (".pt", ".pth")), (args.plot, figures.SUFFIXES)]
-    cli.check_outputs([args.rgb, args.gt], outputs)
+    cli.check_files([args.rgb, args.gt], outputs)
     return args
 
 
@@ -71,6 +71,11 @@ def load(args):
     if min(height, width) < MIN_SIDE:
         raise cli.InputError(
             f"{args.rgb}: {width}x{height} pixels (training needs {MIN_SIDE} a side)"
+        )
+    if max(height, width) > images.MAX_JPEG_SIDE:
+        raise cli.InputError(
+            f"{args.rgb}: {width}x{height} pixels (training takes at most "
+            f"{images.MAX_JPEG_SIDE} a side; cut out a part)"
         )
     return rgb, truth, colours
 
@@ -149,7 +154,7 @@ def keep_best(model, training, epochs):
             history.append(epoch)
             if best is None or epoch.held_out_loss < best.held_out_loss:
                 best, weights = epoch, copy.deepcopy(model.state_dict())
-            elif epoch.number - best.number > max(10, PATIENCE * epochs):
+            elif epoch.number - best.number >= max(10, PATIENCE * epochs):
                 print(f"no better epoch since {best.number}: stopped early")
                 break
             bar.set_postfix({"held-out IoU": f"{epoch.scores['IoU']:.3f}"})

@@ -37,9 +37,9 @@ import train  # noqa: E402
 
 ROUNDS = 3
 TILE = segutils.MAX_SIDE
-# Multiply-adds a pixel: each convolution's weights times its outputs, by the form.
-LITERAL = 9 * 3 * 16 + 9 * 16 * 32 + (9 * 32 * 16) // 4 + 25 * 16 * 2
-FOLDED = 9 * 3 * 16 + 9 * 16 * 32 + (9 * 32 * 16) // 4 + 9 * 16 * 8 // 4
+# Multiply-adds a pixel, by the form that runs: each convolution's weights, a quarter of
+# them where the map is half as high and wide.
+FOLDED = 9 * 3 * 16 + 9 * 16 * 32 + (9 * 32 * 16 + 9 * 16 * 8) // 4
 
 
 def picture(megapixels):

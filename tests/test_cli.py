@@ -64,15 +64,16 @@ def test_output_that_cannot_be_is_refused(tmp_path, name, words):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "loop.png").symlink_to("loop.png")
     with pytest.raises(cli.InputError, match=words):
-        cli.check_outputs([], [(tmp_path / name, (".jpg", ".png"))])
+        cli.check_files([], [(tmp_path / name, (".jpg", ".png"))])
 
 
 @pytest.mark.parametrize("again", ["in.png", "out.png", "folder/../in.png"])
 def test_output_over_another_file_is_refused(tmp_path, again):
     (tmp_path / "folder").mkdir()
+    (tmp_path / "in.png").touch()
     outputs = [(tmp_path / "out.png", (".png",)), (tmp_path / again, (".png",))]
     with pytest.raises(cli.InputError, match="overwrite an input or another output"):
-        cli.check_outputs([tmp_path / "in.png"], outputs)
+        cli.check_files([tmp_path / "in.png"], outputs)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_input_that_cannot_be_is_refused(tmp_path, name, words):
 def test_checking_an_output_leaves_nothing(tmp_path):
     (tmp_path / "old.PNG").write_text("old")
     for name in ("new.jpg", "old.PNG"):
-        cli.check_outputs([], [(tmp_path / name, (".jpg", ".png"))])
+        cli.check_files([], [(tmp_path / name, (".jpg", ".png"))])
     assert os.listdir(tmp_path) == ["old.PNG"]
     assert (tmp_path / "old.PNG").read_text() == "old"
 

@@ -51,6 +51,11 @@ def test_gallery_shows_ones_white_and_shares_a_scale():
         assert axis.images[0].get_clim() == (0, 0.5)
 
 
+def test_unlabelled_pixels_are_grey():
+    shown = figures.as_grey(np.array([[0, 1, 255]], np.uint8))
+    assert shown.tolist() == [[0, 1, 0.5]]
+
+
 def test_saved_figure_is_a_picture(tmp_path):
     figures.save(figures.loss_curve([1], [1], [0.5], 1), tmp_path / "plot.png")
     assert Image.open(tmp_path / "plot.png").width > 600

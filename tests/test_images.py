@@ -218,7 +218,7 @@ def test_more_pixels_than_the_limit_are_refused(tmp_path, monkeypatch, limit):
 
 
 def test_no_warning_below_the_limit():
-    assert Image.MAX_IMAGE_PIXELS == images.MAX_PIXELS
+    assert Image.MAX_IMAGE_PIXELS == images.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Image.new("1", (20_000, 20_000)).close()
@@ -268,6 +268,28 @@ def test_any_mode_is_a_truth(tmp_path, mode, top):
     np.testing.assert_array_equal(found, truth)
     assert colours[0] == (0, 0, 0)
     assert colours[1] != (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (range(400), "400 values found, expected 2 .0, 1, 2, 3, 4, 5, ..."),
+        ((7, 7), "1 value found"),
+        ((0, 70_000), "outside 0 to 65535"),
+    ],
+)
+def test_deep_truth_of_other_values_is_refused(tmp_path, values, words):
+    array = np.resize(np.array(values, np.int32), (40, 60))
+    with pytest.raises(InputError, match=words):
+        images.read_truth(save(tmp_path / "a.tif", array))
+
+
+def test_deep_truth_of_two_near_values(tmp_path):
+    truth = blobs(40, 60)
+    path = save(tmp_path / "a.tif", truth.astype(np.uint16) + 300)
+    found, colours = images.read_truth(path)
+    np.testing.assert_array_equal(found, truth)
+    assert colours == BLACK_WHITE
 
 
 def test_transparent_pixels_are_unlabelled(tmp_path):

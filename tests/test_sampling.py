@@ -81,6 +81,13 @@ def test_patches_shrink_with_the_image(side, size):
     assert sampling.patch_size(truth, sampling.hold_out(truth), 64) == size
 
 
+@pytest.mark.parametrize("side", [32, 36, 48])
+def test_the_smallest_images_have_room_for_patches(side):
+    for seed in range(50):
+        truth = np.random.default_rng(seed).integers(0, 2, (side, side), np.uint8)
+        assert sampling.patch_size(truth, sampling.hold_out(truth), 64) >= 8
+
+
 def test_rare_class_is_drawn_often():
     truth = np.zeros((500, 500), np.uint8)
     truth[10:14, 10:490] = truth[460:464, 10:490] = 1

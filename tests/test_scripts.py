@@ -102,7 +102,7 @@ def test_the_best_epoch_is_kept_and_training_stops_early():
     history, best, kept = train.keep_best(model, training(), 36)
     assert best.number == 3
     assert kept["normalise.mean"].tolist() == [3, 3, 3]
-    assert len(history) == 3 + 13  # a third of 36 epochs, and the one that is too many
+    assert len(history) == 3 + 12  # a third of 36 epochs
 
 
 def test_the_learning_rate_falls_to_almost_nothing(folder, monkeypatch):
@@ -304,6 +304,12 @@ BAD_PREDICTION = {
         ["data/rgb.png", "text.png", "--output", "data", "--gt", "data/gt.png"],
         "--gt data/gt.png: goes with one image only",
     ),
+    "empty name": (["--output", ""], "an empty name"),
+    "empty truth": (["--gt", ""], "an empty name"),
+    "second image missing": (
+        ["data/rgb.png", "no.png", "--output", "data/new"],
+        "no.png: no such file",
+    ),
     "two of one name": (
         ["data/rgb.png", "other/rgb.png", "--output", "data/new"],
         "rgb.png: would overwrite",
@@ -332,7 +338,10 @@ def test_bad_prediction_input_is_one_line_and_leaves_all_as_it_was(
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     arguments, words = BAD_PREDICTION[name]
-    (trained / "data/new").mkdir()
+    for name in ("data/new", "other"):
+        (trained / name).mkdir()
+    for name in ("a.png", "b.png", "other/rgb.png"):
+        shutil.copy("data/rgb.png", name)
     make_text("text.png")
     Image.fromarray(np.array([[0, 255]], np.uint8)).save("small.png")
     Image.fromarray(np.zeros((1, 70_000, 3), np.uint8)).save("wide.png")
@@ -369,6 +378,13 @@ def command(project, *arguments, **options):
         text=True,
         **options,
     )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_do_no_harm(trained, closed):
+    line = f"{sys.executable} {ROOT / 'predict.py'} --output m.png {closed}"
+    assert subprocess.run(line, shell=True).returncode == 0
+    assert Path("m.png").exists()
 
 
 def test_ctrl_c_keeps_the_best_model_so_far(project):
