@@ -18,9 +18,7 @@ from cli import InputError, check_input, whole_file
 READ_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 WRITE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 PROBABILITY_SUFFIXES = (".png", ".tif", ".tiff")
-MAX_IMAGE_PIXELS = (
-    1_000_000_000  # of an image to read; a header that says more is refused
-)
+MAX_IMAGE_PIXELS = 1_000_000_000  # a file whose header says more is refused
 MAX_JPEG_SIDE = 65_500  # pixels: libjpeg's limit; the format's own is 65,535
 JPEG_QUALITY = 95
 MIN_JPEG_GAP = 96  # between two colours, in their most different channel; 48 sufficed
@@ -107,13 +105,7 @@ def read_truth(path):
     else:
         pair = colours[strongest]
     if len(pair) != 2:
-        listed = ", ".join(str(tuple(map(int, colour))) for colour in pair[:6])
-        more = ", ..." if len(pair) > 6 else ""
-        count = "1 colour" if len(pair) == 1 else f"{len(pair)} colours"
-        raise InputError(
-            f"{path}: {count} found, expected 2 ({listed}{more}; draw each class in "
-            "one colour, and save as PNG)"
-        )
+        raise _not_two(path, "colour", [tuple(colour) for colour in pair.tolist()])
     dark, bright = sorted(pair.tolist(), key=lambda c: (_brightness(c), c))
     is_bright = _distance(colours, bright) < _distance(colours, dark)  # (colours,)
     truth = np.full(codes.shape, UNLABELLED, np.uint8)
@@ -195,10 +187,7 @@ def _two_values(path, values):
     """Give a truth of 16 or 32 bits, (H, W), in 8: as it is, or by the high byte."""
     found = np.unique(values)
     if len(found) != 2:
-        listed = ", ".join(map(str, found[:6].tolist()))
-        more = ", ..." if len(found) > 6 else ""
-        count = "1 value" if len(found) == 1 else f"{len(found)} values"
-        raise InputError(f"{path}: {count} found, expected 2 ({listed}{more})")
+        raise _not_two(path, "value", found.tolist())
     if not np.isin(found, np.arange(65_536)).all():
         raise InputError(f"{path}: values outside 0 to 65535 in a ground truth")
     # Classes are often written as 0 and 1, in 16 bits too: only where the upper range
@@ -206,6 +195,16 @@ def _two_values(path, values):
     low, high = found.astype(int) >> (8 if found[1] > 255 else 0)
     low, high = (low, high) if low < high else (0, 255)
     return np.where(values == found[1], high, low).astype(np.uint8)
+
+
+def _not_two(path, noun, found):
+    """Make the error that lists what a truth holds instead of two classes."""
+    count = f"1 {noun}" if len(found) == 1 else f"{len(found)} {noun}s"
+    listed = ", ".join(map(str, found[:6])) + (", ..." if len(found) > 6 else "")
+    return InputError(
+        f"{path}: {count} found, expected 2 ({listed}; draw each class in one colour, "
+        "and save as PNG)"
+    )
 
 
 def _pixels(path, image):

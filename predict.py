@@ -89,7 +89,7 @@ def main(argv=None):
             rgb, truth, _ = images.read_pair(name, args.gt)
         else:
             rgb, truth = images.read_rgb(name), None
-        for drawn in (output, args.overlay):
+        for drawn in filter(None, (output, args.overlay)):
             images.check_jpeg_size(drawn, rgb.shape)
         mask, probability = predict(model, rgb, bool(args.probabilities))
         images.write_mask(output, mask, content["colours"])

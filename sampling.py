@@ -101,32 +101,32 @@ def hold_out(truth, share=0.2, places=5):
     Raises
     ------
     InputError
-        No block has both classes inside and outside.
+        No block has both classes inside and outside, and room for patches beside it.
     """
     shape = np.array(truth.shape)
     size = (shape * math.sqrt(share)).astype(int) // 2 * 2
-    ones, labelled = truth == 1, truth != UNLABELLED
-    overall = ones.sum() / labelled.sum()
+    classes = (truth == 1, truth == 0)
+    totals = [where.sum() for where in classes]
+    overall = totals[0] / sum(totals)
     best, least = None, math.inf
     for place in product(np.linspace(0, 1, places), repeat=2):
         top, left = ((shape - size) * place).astype(int) // 2 * 2
         block = Block(*map(int, (top, left, top + size[0], left + size[1])))
         guarded = block.grown(GUARD, shape)
         beside = (guarded.top, guarded.left, *(shape - guarded[2:]))
-        counts = []  # of class 1 and of class 0: inside, and outside the guard band
-        for where in (ones, labelled & ~ones):
-            outside = where.sum() - where[guarded.slices].sum()
-            counts.append((where[block.slices].sum(), outside))
-        inside = counts[0][0] / max(counts[0][0] + counts[1][0], 1)
-        usable = np.min(counts) > 0 and max(beside) >= SMALLEST_PATCH
-        if usable and abs(inside - overall) < least:
-            best, least = block, abs(inside - overall)
+        inside = [where[block.slices].sum() for where in classes]
+        seen = [where[guarded.slices].sum() for where in classes]
+        usable = min(inside) > 0 and np.less(seen, totals).all()
+        if not usable or max(beside) < SMALLEST_PATCH:
+            continue
+        difference = abs(inside[0] / sum(inside) - overall)
+        if difference < least:
+            best, least = block, difference
     if best is None:
-        pixels = min(ones.sum(), (labelled & ~ones).sum())
         raise InputError(
-            f"ground truth: the smaller class ({pixels} pixels) lies in one place: no "
-            "block can be held out with both classes inside and outside (label more of "
-            "it, elsewhere)"
+            f"ground truth: the smaller class ({min(totals)} pixels) lies in one "
+            "place: no block can be held out with both classes inside and outside "
+            "(label more of it, elsewhere)"
         )
     return best
 

@@ -9,7 +9,8 @@ The network      FCNN, Folded, input_span, HALO, RECEPTIVE_RADIUS
 The tiler        Span, Tile, spans, tiles
 Prediction       tile_margins, margins, probabilities, sigmoid, segment
 Loss and scores  segmentation_loss, scores, score_table
-The model file   save_model, load_model, choose_device
+The model file   save_model, load_model
+The device       choose_device
 
 Images are (H, W, 3) uint8, truths and masks (H, W) uint8: 0, 1 or `UNLABELLED`. The
 *margin* of a pixel is the logit of class 1 less that of class 0: positive for class 1.
@@ -35,9 +36,7 @@ from cli import InputError, check_input, whole_file
 
 MAX_SIDE = 256  # pixels: the most rows or columns in one forward pass
 MAX_PIXELS = MAX_SIDE**2  # the most pixels in one forward pass, over the whole batch
-UNLABELLED = (
-    255  # in a truth: this pixel has no class, it is neither learned nor scored
-)
+UNLABELLED = 255  # in a truth: a pixel without a class, neither learned nor scored
 
 # ------------------------------------------------------------------ the network
 
@@ -723,6 +722,9 @@ def _are_two_colours(colours):
         return [len(bytes(colour)) for colour in colours] == [3, 3]  # of 0 to 255 each
     except (TypeError, ValueError):
         return False
+
+
+# ------------------------------------------------------------------ the device
 
 
 def choose_device(name):

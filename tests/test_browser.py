@@ -15,13 +15,12 @@ import subprocess
 import sys
 import time
 from contextlib import closing, suppress
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from playwright.sync_api import sync_playwright
 
 
-PROJECT = Path(__file__).resolve().parents[1]
 CHROMIUM = shutil.which("chromium")
 PATIENCE = 120  # seconds for any one step: the slowest imports torch on a cold disk
 
@@ -104,7 +103,7 @@ def server(tmp_path_factory):
     home, port = tmp_path_factory.mktemp("jupyter"), free_port()
     root, config, log = home / "project", home / "config.py", home / "log"
     made = shutil.ignore_patterns(".*", "__pycache__", "*.pt", "masks")  # by runs
-    shutil.copytree(PROJECT, root, ignore=made)
+    shutil.copytree(ROOT, root, ignore=made)
     config.write_text(CONFIG.format(port=port, root=str(root), settings=str(home)))
     (home / "overrides.json").write_text(json.dumps(SETTINGS))
     # Neither read the settings of whoever runs the test, nor leave files about.
