@@ -10,7 +10,6 @@ ten minutes on two cores.
 """
 
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -202,22 +201,34 @@ def print_training():
         print(f"| {name} | {spent * 1e3:.0f} | {spent / first:.2f} |")
 
 
+# A process of its own, since a child's peak memory counts from what its parent holds.
+MEASURE = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def measured(*command):
+    """Give the seconds and the peak memory in MiB of a Python command."""
+    line = [sys.executable, "-c", MEASURE, sys.executable, *map(str, command)]
+    done, spent = timed(lambda: subprocess.run(line, check=True, capture_output=True))
+    return spent, int(done.stdout) / 1024
+
+
 def print_command():
     """Print time and peak memory of the whole command on a 16 MP PNG."""
-    rgb = picture(16)
     with tempfile.TemporaryDirectory() as folder:
-        Image.fromarray(rgb).save(Path(folder, "a.png"), compress_level=1)
-        command = [sys.executable, ROOT / "predict.py", Path(folder, "a.png")]
+        Image.fromarray(picture(16)).save(Path(folder, "a.png"), compress_level=1)
+        command = [ROOT / "predict.py", Path(folder, "a.png")]
         command += ["--model", ROOT / "model.pt", "--output", Path(folder, "m.png")]
-        spent = [
-            timed(lambda: subprocess.run(command, check=True, capture_output=True))[1]
-            for _ in range(3)
-        ]
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        runs = [measured(*command) for _ in range(ROUNDS)]
+    seconds, peaks = zip(*runs, strict=True)
+    _, plain = measured("-c", "import torch")
     print("\n## The whole command on a 16 MP PNG\n")
     print(
-        f"`python predict.py` from start to exit: {statistics.median(spent):.1f} s, "
-        f"at most {peak:.0f} MiB."
+        f"`python predict.py` from start to exit: {statistics.median(seconds):.1f} s, "
+        f"at most {max(peaks):.0f} MiB; `import torch` alone takes {plain:.0f} MiB."
     )
 
 
@@ -228,7 +239,7 @@ def main():
     print(f"of {ROUNDS} rounds, {torch.get_num_threads()} threads, torch", end=" ")
     print(f"{torch.__version__}, {platform.machine()}. Compare the ratios: the machine")
     print("that measured was shared. The peers run the same weights on the same image.")
-    print_command()  # first: its peak memory is that of any process started here
+    print_command()
     with torch.inference_mode():
         found = ways(model)
         print_segmentation(model, found, 1, ROUNDS)
