@@ -9,7 +9,10 @@ import secrets
 import signal
 import stat
 import sys
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 
@@ -144,13 +147,57 @@ def _check_writable(path):
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def run(main):
+def ahead(function, items, threads=1, waiting=1, initializer=None):
+    """Apply a function to items in threads, before the results are asked for.
+
+    The first items are begun at once, the others as results are taken.
+
+    Parameters
+    ----------
+    function : callable
+        What to do with an item; it runs in another thread.
+    items : iterable
+        The items, taken in the thread that asks for results.
+    threads : int
+        How many threads work at once.
+    waiting : int
+        How many items are begun ahead of the one whose result is asked for.
+    initializer : callable, optional
+        What each thread does first.
+
+    Returns
+    -------
+    iterator
+        The results, in the order of the items.
+    """
+    items = iter(items)
+    pool = ThreadPoolExecutor(threads, initializer=initializer)
+    begun = deque(pool.submit(function, item) for item in islice(items, waiting))
+
+    def results():
+        with pool:
+            try:
+                for item in items:
+                    begun.append(pool.submit(function, item))
+                    yield begun.popleft().result()
+                while begun:
+                    yield begun.popleft().result()
+            finally:
+                for future in begun:
+                    future.cancel()  # nobody asks for them any more
+
+    return results()
+
+
+def run(main, *arguments):
     """Run a command and turn what goes wrong into one line and an exit code.
 
     Parameters
     ----------
     main : callable
-        The command, without arguments.
+        The command.
+    *arguments : object
+        What to call it with.
 
     Returns
     -------
@@ -167,7 +214,7 @@ def run(main):
         # A file's name may hold what the terminal's encoding does not.
         stream.reconfigure(errors="backslashreplace")
     try:
-        main()
+        main(*arguments)
         sys.stdout.flush()
         return 0
     except InputError as error:
@@ -185,25 +232,32 @@ def run(main):
     return 2
 
 
-def answer(parse_args):
-    """Read the command line ahead of a command's heavy imports.
+def begin(first):
+    """Do a command's first part, ahead of its heavy imports.
 
     Parameters
     ----------
-    parse_args : callable
-        Reads the command line.
+    first : callable
+        Reads the command line, and may start what can go on during the imports.
+
+    Returns
+    -------
+    object
+        What `first` returns.
 
     Raises
     ------
     SystemExit
         The command line has a mistake, or asks for help.
     """
-    code = run(parse_args)
+    given = []
+    code = run(lambda: given.append(first()))
     if code:
         raise SystemExit(code)
     # Until the command runs, Ctrl-C would end an import in a page of traceback.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end_at_once)
+    return given[0]
 
 
 def _end_at_once(*_):

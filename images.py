@@ -151,8 +151,9 @@ def _open(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd tags in a file that can be read
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=READ_FORMATS) as image:
+                if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                    raise Image.DecompressionBombError
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 return image
@@ -160,7 +161,7 @@ def _open(path):
         raise InputError(
             f"{path}: is no image that can be read (PNG, JPEG, TIFF, WebP or BMP)"
         ) from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
         raise InputError(f"{path}: more than {MAX_IMAGE_PIXELS:,} pixels") from error
     except MemoryError:
         raise

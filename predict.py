@@ -10,7 +10,11 @@ python predict.py photos/*.jpg --output masks/
 """
 
 import sys
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 import cli
 import figures
@@ -35,6 +39,8 @@ def parse_args(argv=None):
     option("--probabilities", None, probability, metavar="FILE")
     devices = ("auto", "cpu", "cuda", "mps")
     option("--device", "auto", "where to run (%(default)s)", choices=devices)
+    precision = "of the arithmetic; bf16 only where it is faster (%(default)s)"
+    option("--precision", "fp32", precision, choices=("fp32", "bf16"))
     return parser.parse_args(argv)
 
 
@@ -63,51 +69,99 @@ def plan(args):
     return list(zip(args.images, masks, strict=True))
 
 
+class Picture(NamedTuple):
+    """An image to be segmented."""
+
+    name: str
+    output: Path
+    rgb: np.ndarray  # (H, W, 3) uint8
+    truth: np.ndarray | None  # (H, W) uint8
+
+
+def read(args, job):
+    """Read an image, and its truth where there is one."""
+    name, output = job
+    if args.gt:
+        rgb, truth, _ = images.read_pair(name, args.gt)
+    else:
+        rgb, truth = images.read_rgb(name), None
+    for drawn in filter(None, (output, args.overlay)):
+        images.check_jpeg_size(drawn, rgb.shape)
+    return Picture(name, output, rgb, truth)
+
+
+def begin(argv=None):
+    """Read the command line, and begin to read the images in another thread."""
+    args = parse_args(argv)
+    return args, cli.ahead(partial(read, args), plan(args))
+
+
 if __name__ == "__main__":
-    cli.answer(parse_args)  # --help and mistakes, before the second that torch takes
+    begun = cli.begin(begin)  # mistakes are told before the second that torch takes
 
 import segutils
 
 
-def predict(model, rgb, with_probabilities):
-    """Give the mask (H, W), and the probabilities (H, W) where they are asked for."""
-    if not with_probabilities:
-        return segutils.segment(model, rgb, progress=True), None
-    margin = segutils.margins(model, rgb, progress=True)
-    return (margin > 0).astype("uint8"), segutils.sigmoid(margin)
+class Prediction(NamedTuple):
+    """What the network says of a picture."""
+
+    picture: Picture
+    mask: np.ndarray  # (H, W) uint8
+    probability: np.ndarray | None  # (H, W) float32, where it is asked for
+
+
+def predict(model, precision, with_probabilities, picture):
+    """Segment a picture."""
+    if with_probabilities:
+        margin = segutils.margins(model, picture.rgb, precision, progress=True)
+        mask, probability = (margin > 0).astype(np.uint8), segutils.sigmoid(margin)
+    else:
+        mask = segutils.segment(model, picture.rgb, precision, progress=True)
+        probability = None
+    return Prediction(picture, mask, probability)
+
+
+def write(args, colours, prediction):
+    """Write what is asked for of a prediction."""
+    picture, mask, probability = prediction
+    images.write_mask(picture.output, mask, colours)
+    if args.overlay:
+        images.write_rgb(args.overlay, figures.overlay(picture.rgb, mask))
+    if args.probabilities:
+        images.write_probabilities(args.probabilities, probability)
+    return prediction
+
+
+def report(prediction):
+    """Print the share of class 1, and the scores where there is a truth."""
+    picture, mask, _ = prediction
+    print(f"{picture.output}: {mask.mean():.1%} of {picture.name} is class 1")
+    if mask.min() == mask.max():
+        print(
+            f"warning: {picture.name}: every pixel is class {mask[0, 0]} (is it like "
+            "the training image?)",
+            file=sys.stderr,
+        )
+    if picture.truth is not None:
+        rows = {"network": segutils.scores(mask, picture.truth)}
+        print(segutils.score_table(picture.name, rows))
+
+
+def finish(args, pictures):
+    """Segment the pictures, and write and report what is found."""
+    device = segutils.choose_device(args.device)
+    model, content = segutils.load_model(args.model, device)
+    precision = segutils.choose_precision(args.precision, model)
+    with_probabilities = bool(args.probabilities)
+    found = (predict(model, precision, with_probabilities, p) for p in pictures)
+    for prediction in cli.ahead(partial(write, args, content["colours"]), found):
+        report(prediction)
 
 
 def main(argv=None):
     """Segment images, as the command line says."""
-    args = parse_args(argv)
-    jobs = plan(args)
-    model, content = segutils.load_model(
-        args.model, segutils.choose_device(args.device)
-    )
-    for name, output in jobs:
-        if args.gt:
-            rgb, truth, _ = images.read_pair(name, args.gt)
-        else:
-            rgb, truth = images.read_rgb(name), None
-        for drawn in filter(None, (output, args.overlay)):
-            images.check_jpeg_size(drawn, rgb.shape)
-        mask, probability = predict(model, rgb, bool(args.probabilities))
-        images.write_mask(output, mask, content["colours"])
-        if args.overlay:
-            images.write_rgb(args.overlay, figures.overlay(rgb, mask))
-        if args.probabilities:
-            images.write_probabilities(args.probabilities, probability)
-        print(f"{output}: {mask.mean():.1%} of {name} is class 1")
-        if mask.min() == mask.max():
-            print(
-                f"warning: {name}: every pixel is class {mask[0, 0]} (is it like the "
-                "training image?)",
-                file=sys.stderr,
-            )
-        if truth is not None:
-            rows = {"network": segutils.scores(mask, truth)}
-            print(segutils.score_table(name, rows))
+    finish(*begin(argv))
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run(main))
+    raise SystemExit(cli.run(finish, *begun))

@@ -10,7 +10,7 @@ The tiler        Span, Tile, spans, tiles
 Prediction       tile_margins, margins, probabilities, sigmoid, segment
 Loss and scores  segmentation_loss, scores, score_table
 The model file   save_model, load_model
-The device       choose_device
+The device       choose_device, choose_precision
 
 Images are (H, W, 3) uint8, truths and masks (H, W) uint8: 0, 1 or `UNLABELLED`. The
 *margin* of a pixel is the logit of class 1 less that of class 0: positive for class 1.
@@ -19,9 +19,10 @@ Images are (H, W, 3) uint8, truths and masks (H, W) uint8: 0, 1 or `UNLABELLED`.
 import io
 import math
 import platform
+import sys
+import time
 import warnings
-from collections import OrderedDict, deque
-from concurrent.futures import ThreadPoolExecutor
+from collections import OrderedDict
 from itertools import product
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from cli import InputError, check_input, whole_file
+from cli import InputError, ahead, check_input, whole_file
 
 
 MAX_SIDE = 256  # pixels: the most rows or columns in one forward pass
@@ -114,8 +115,6 @@ class FCNN(nn.Sequential):
         ValueError
             The shape is not one of these.
         """
-        if not self.training:
-            return Folded(self)(x)
         check_budget(tuple(x.shape))
         x = self.relu1(self.norm1(self.conv1(self.normalise(x))))
         x = self.relu2(self.pool(self.norm2(self.conv2(x))))  # a quarter of the ReLUs
@@ -169,48 +168,82 @@ def _fold_upsampling(weight, bias):
 
 
 class Folded:
-    """The network in evaluation mode, about four times as fast as the literal graph.
+    """The network for prediction: from bytes to margins, and nothing computed twice.
 
-    The normalisations are folded into the convolutions beside them, the upsampling into
-    the last one, and ReLU waits until the pooling has left it a quarter of the pixels:
-    the same function, but for rounding.
+    The normalisations are folded into the convolutions beside them and the upsampling
+    into the last one, of whose two logits only the difference is made; ReLU waits until
+    the pooling has left it a quarter of the pixels. The same function as the literal
+    network's, but for rounding, and about four times as fast.
 
     Parameters
     ----------
     model : FCNN
         The network; later changes of its weights are not seen.
+    precision : torch.dtype
+        What the convolutions compute in; float32 is exact to rounding.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, precision=torch.float32):
         # The mean is not folded: at the image's edge the layers pad with zeros, which
         # stand for the mean.
-        self.mean = model.normalise.mean[:, None, None]
+        self.mean = model.normalise.mean
         first, bias = _fold_norm(model.conv1, model.norm1)
+        last = model.conv4
         pairs = [
             (first / model.normalise.std[:, None, None], bias),
             _fold_norm(model.conv2, model.norm2),
             _fold_norm(model.conv3, model.norm3),
-            _fold_upsampling(model.conv4.weight, model.conv4.bias),
+            _fold_upsampling(
+                last.weight[1:] - last.weight[:1], last.bias[1:] - last.bias[:1]
+            ),
         ]
+        self.precision = precision
         self.pairs = [
-            (w.contiguous(memory_format=torch.channels_last), b) for w, b in pairs
+            (w.to(precision, memory_format=torch.channels_last), b.to(precision))
+            for w, b in pairs
         ]
 
-    def __call__(self, x):
-        """Give the logits, as `FCNN.forward` does."""
-        check_budget(tuple(x.shape))
-        x = (x - self.mean).contiguous(memory_format=torch.channels_last)
+    def __call__(self, rgb):
+        """Give each pixel its margin.
+
+        Parameters
+        ----------
+        rgb : Tensor, (B, H, W, 3) uint8
+            H and W even and at most 256, B*H*W at most 65,536.
+
+        Returns
+        -------
+        Tensor, (B, H, W) float32
+            The logit of class 1 less that of class 0.
+
+        Raises
+        ------
+        ValueError
+            The shape is not one of these.
+        """
+        check_budget((rgb.shape[0], *rgb.shape[3:], *rgb.shape[1:3]))
+        x = (rgb - self.mean).to(self.precision)
+        x = x.permute(0, 3, 1, 2)  # (B, 3, H, W), the channels still last in memory
         x = F.conv2d(x, *self.pairs[0], padding=1).relu_()
         x = _pool(F.conv2d(x, *self.pairs[1], padding=1)).relu_()
         x = F.conv2d(x, *self.pairs[2], padding=1).relu_()
-        return F.pixel_shuffle(F.conv2d(x, *self.pairs[3], padding=1), 2)
+        x = F.conv2d(x, *self.pairs[3], padding=1).float()  # (B, 4, H/2, W/2)
+        batch, _, height, width = x.shape
+        # Each of the four to its place; here faster than pixel_shuffle.
+        x = x.view(batch, 2, 2, height, width).permute(0, 3, 1, 4, 2)
+        return x.reshape(batch, 2 * height, 2 * width)
 
 
 def _pool(x):
-    """Pool 2x2 as `MaxPool2d` does, faster where the channels are last in memory."""
+    """Pool 2x2 as `MaxPool2d` does, faster where the channels are last in memory.
+
+    `x` is overwritten: memory that is new to the processor's cache costs more than the
+    comparing.
+    """
     x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
-    x = torch.maximum(x[:, ::2], x[:, 1::2])
-    x = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
+    rows = x[:, ::2]
+    torch.maximum(rows, x[:, 1::2], out=rows)
+    x = torch.maximum(rows[:, :, ::2], rows[:, :, 1::2])
     return x.permute(0, 3, 1, 2)  # (B, C, H/2, W/2)
 
 
@@ -372,10 +405,12 @@ def _cut(rgb, tile):
     cut = rgb[tile.rows.start : tile.rows.stop, tile.cols.start : tile.cols.stop]
     below = tile.rows.stop - tile.rows.start - cut.shape[0]
     right = tile.cols.stop - tile.cols.start - cut.shape[1]
-    return np.pad(cut, [(0, below), (0, right), (0, 0)], "edge")  # (h, w, 3), both even
+    if below or right:
+        cut = np.pad(cut, [(0, below), (0, right), (0, 0)], "edge")
+    return cut  # (h, w, 3), both even
 
 
-def tile_margins(model, rgb, progress=False):
+def tile_margins(model, rgb, precision=torch.float32, progress=False):
     """Run the network over an image, tile by tile.
 
     Parameters
@@ -384,6 +419,8 @@ def tile_margins(model, rgb, progress=False):
         The network; it is set to evaluation mode.
     rgb : ndarray, (H, W, 3) uint8
         The image, of any size.
+    precision : torch.dtype
+        What the convolutions compute in.
     progress : bool
         Show a progress bar, where there is a terminal to show it on.
 
@@ -404,7 +441,7 @@ def tile_margins(model, rgb, progress=False):
             f"image of shape {rgb.shape} and type {rgb.dtype}: expected (H, W, 3) uint8"
         )
     with torch.no_grad():
-        network = Folded(model.eval())  # once for all tiles
+        network = Folded(model.eval(), precision)  # once for all tiles
     device = model.conv1.weight.device
     # A tile a thread keeps the processor busier than all threads at one tile.
     all_threads = torch.get_num_threads()
@@ -412,25 +449,16 @@ def tile_margins(model, rgb, progress=False):
 
     @torch.inference_mode()
     def margin(tile):
-        x = torch.from_numpy(_cut(rgb, tile)).to(device)  # (h, w, 3)
-        # Permuted, not copied: the channels stay last in memory.
-        logits = network(x.permute(2, 0, 1)[None].float())[0]  # (2, h, w)
-        core = (logits[1] - logits[0])[tile.rows.core, tile.cols.core]
+        pixels = torch.from_numpy(_cut(rgb, tile)).to(device)  # (h, w, 3)
+        core = network(pixels[None])[0, tile.rows.core, tile.cols.core]
         return tile.core, core.cpu().numpy()
 
     cut = tiles(*rgb.shape[:2])
     shown = {"unit": "tile", "leave": False, "disable": None if progress else True}
     try:
-        with ThreadPoolExecutor(threads, initializer=_use_one_thread) as pool:
-            started = deque()
-            for tile in tqdm(cut, **shown):
-                started.append(pool.submit(margin, tile))
-                # A few tiles ahead of what is asked for: no thread waits, and no more
-                # margins are held.
-                if len(started) > 2 * threads:
-                    yield started.popleft().result()
-            while started:
-                yield started.popleft().result()
+        # A few tiles beyond those at work, so that no thread waits; never all of them.
+        found = ahead(margin, cut, threads, 2 * threads, _use_one_thread)
+        yield from tqdm(found, total=len(cut), **shown)
     finally:
         torch.set_num_threads(all_threads)  # for whatever thread comes after
 
@@ -439,7 +467,7 @@ def _use_one_thread():
     torch.set_num_threads(1)
 
 
-def margins(model, rgb, progress=False):
+def margins(model, rgb, precision=torch.float32, progress=False):
     """Give every pixel's margin: how far the network leans towards class 1.
 
     Parameters
@@ -448,6 +476,8 @@ def margins(model, rgb, progress=False):
         The network.
     rgb : ndarray, (H, W, 3) uint8
         The image, of any size.
+    precision : torch.dtype
+        What the convolutions compute in.
     progress : bool
         Show a progress bar, where there is a terminal to show it on.
 
@@ -462,7 +492,7 @@ def margins(model, rgb, progress=False):
         `rgb` is of another shape or type.
     """
     whole = np.empty(rgb.shape[:2], np.float32)
-    for core, margin in tile_margins(model, rgb, progress):
+    for core, margin in tile_margins(model, rgb, precision, progress):
         whole[core] = margin
     return whole
 
@@ -510,7 +540,7 @@ def probabilities(model, rgb):
     return sigmoid(margins(model, rgb))
 
 
-def segment(model, rgb, progress=False):
+def segment(model, rgb, precision=torch.float32, progress=False):
     """Give every pixel its class.
 
     Parameters
@@ -519,6 +549,8 @@ def segment(model, rgb, progress=False):
         The network.
     rgb : ndarray, (H, W, 3) uint8
         The image, of any size.
+    precision : torch.dtype
+        What the convolutions compute in.
     progress : bool
         Show a progress bar, where there is a terminal to show it on.
 
@@ -533,7 +565,7 @@ def segment(model, rgb, progress=False):
         `rgb` is of another shape or type.
     """
     mask = np.empty(rgb.shape[:2], np.uint8)
-    for core, margin in tile_margins(model, rgb, progress):
+    for core, margin in tile_margins(model, rgb, precision, progress):
         mask[core] = margin > 0
     return mask
 
@@ -759,3 +791,46 @@ def choose_device(name):
     torch.backends.cudnn.conv.fp32_precision = "ieee"
     torch.backends.cudnn.deterministic = True
     return torch.device(name)
+
+
+def choose_precision(name, model):
+    """Find what the convolutions compute in.
+
+    On some processors bf16 is twice as fast as float32, on others half as fast, and
+    what a processor says it can do does not tell which: one tile is timed.
+
+    Parameters
+    ----------
+    name : {"fp32", "bf16"}
+        What is wanted.
+    model : FCNN
+        The network, on the device that it is to run on.
+
+    Returns
+    -------
+    torch.dtype
+        float32, or bfloat16 where it is wanted and faster; otherwise a line on stderr
+        says that it is not.
+    """
+    if name == "fp32":
+        return torch.float32
+    fp32, bf16 = (_tile_seconds(model, p) for p in (torch.float32, torch.bfloat16))
+    if bf16 < fp32:
+        return torch.bfloat16
+    print(
+        f"warning: --precision bf16: {bf16 / fp32:.1f} times as slow as fp32 on this "
+        "processor (fp32 is used)",
+        file=sys.stderr,
+    )
+    return torch.float32
+
+
+def _tile_seconds(model, precision):
+    """Time the network on one tile, the best of some runs."""
+    rgb = np.zeros((MAX_SIDE, MAX_SIDE, 3), np.uint8)
+    spent = []
+    for _ in range(5):
+        start = time.perf_counter()
+        margins(model, rgb, precision)
+        spent.append(time.perf_counter() - start)
+    return min(spent)

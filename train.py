@@ -56,7 +56,7 @@ def parse_args(argv=None):
 
 
 if __name__ == "__main__":
-    cli.answer(parse_args)  # --help and mistakes, before the second that torch takes
+    cli.begin(parse_args)  # --help and mistakes, before the second that torch takes
 
 import torch
 

@@ -1,4 +1,6 @@
 import os
+import signal
+import time
 
 import pytest
 
@@ -100,6 +102,41 @@ def test_checking_an_output_leaves_nothing(tmp_path):
         cli.check_files([], [(tmp_path / name, (".jpg", ".png"))])
     assert os.listdir(tmp_path) == ["old.PNG"]
     assert (tmp_path / "old.PNG").read_text() == "old"
+
+
+def test_ahead_gives_results_in_order_and_takes_few_items(monkeypatch):
+    taken = []
+
+    def items():
+        for i in range(20):
+            taken.append(i)
+            yield i
+
+    results = cli.ahead(lambda i: (time.sleep(0.002 * (i % 3)), i)[1], items(), 3, 4)
+    assert taken == [0, 1, 2, 3]  # begun before any result is asked for
+    for i, result in enumerate(results):
+        assert result == i
+        assert len(taken) <= i + 5
+
+
+def test_ahead_raises_where_the_result_is_asked_for():
+    results = cli.ahead(lambda i: 1 // i, [1, 0, 2])
+    assert next(results) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert list(results) == []
+
+
+def test_begin_gives_what_the_first_part_gives_or_ends(capsys):
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        assert cli.begin(lambda: "begun") == "begun"
+        with pytest.raises(SystemExit) as ended:
+            cli.begin(fails(cli.InputError("no")))
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: no\n"
 
 
 def fails(error):

@@ -158,16 +158,20 @@ def test_no_tiles_of_an_empty_image(size):
         segutils.tiles(*size)
 
 
-def whole_margins(model, rgb, monkeypatch):
+def whole_margins(model, rgb, monkeypatch, precision=torch.float32):
     """One pass over the whole image, with the guard lifted."""
     height, width = rgb.shape[:2]
     even = np.pad(rgb, [(0, height % 2), (0, width % 2), (0, 0)], "edge")
-    x = torch.from_numpy(even).permute(2, 0, 1)[None].float()
     with monkeypatch.context() as patch, torch.inference_mode():
         patch.setattr(segutils, "check_budget", lambda shape: None)
-        logits = model(x)[0]
-        torch.testing.assert_close(logits, model.literal(x)[0], rtol=0, atol=1e-4)
-    return (logits[1] - logits[0])[:height, :width].numpy()
+        margin = segutils.Folded(model, precision)(torch.from_numpy(even)[None])[0]
+        if precision == torch.float32:
+            logits = model.literal(
+                torch.from_numpy(even).permute(2, 0, 1)[None].float()
+            )
+            literal = logits[0, 1] - logits[0, 0]
+            torch.testing.assert_close(margin, literal, rtol=0, atol=1e-4)
+    return margin[:height, :width].numpy()
 
 
 sizes = st.one_of(
@@ -198,6 +202,33 @@ def test_tiled_equals_whole_bit_for_bit(model, monkeypatch, size, seed, threads)
         )
     finally:
         torch.set_num_threads(before)
+
+
+def test_bf16_is_near_and_tiled_equals_whole(model, monkeypatch):
+    rgb = image(300, 270)
+    whole = whole_margins(model, rgb, monkeypatch, torch.bfloat16)
+    margin = segutils.margins(model, rgb, torch.bfloat16)
+    np.testing.assert_array_equal(margin, whole)
+    exact = segutils.margins(model, rgb)
+    assert 0 < abs(margin - exact).max() < 0.05 * abs(exact).max()
+    mask = segutils.segment(model, rgb, torch.bfloat16)
+    np.testing.assert_array_equal(mask, margin > 0)
+
+
+def test_folded_gives_a_batch_its_margins(model):
+    rgb = torch.from_numpy(np.stack([image(40, 60, seed) for seed in range(3)]))
+    with torch.no_grad():
+        margin = segutils.Folded(model)(rgb)
+        logits = model.literal(rgb.permute(0, 3, 1, 2).float())
+    torch.testing.assert_close(margin, logits[:, 1] - logits[:, 0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 258, 256, 3), (2, 256, 256, 3), (1, 64, 64, 4)])
+def test_folded_refuses_what_breaks_the_rule(model, shape):
+    with torch.no_grad():
+        network = segutils.Folded(model)
+    with pytest.raises(ValueError, match=r"at most|expected"):
+        network(torch.zeros(shape, dtype=torch.uint8))
 
 
 def test_a_smaller_halo_would_not_do(model, monkeypatch):
@@ -395,3 +426,18 @@ def test_device_that_is_not_there_is_refused(monkeypatch):
     with pytest.raises(InputError, match="--device cuda"):
         segutils.choose_device("cuda")
     assert segutils.choose_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("bf16", [0.5, 2.0])
+def test_bf16_is_used_where_it_is_faster(model, monkeypatch, capsys, bf16):
+    seconds = {torch.float32: 1.0, torch.bfloat16: bf16}
+    monkeypatch.setattr(
+        segutils, "_tile_seconds", lambda _, precision: seconds[precision]
+    )
+    assert segutils.choose_precision("fp32", model) == torch.float32
+    assert capsys.readouterr().err == ""
+    chosen = segutils.choose_precision("bf16", model)
+    said = capsys.readouterr().err
+    assert (chosen == torch.bfloat16) == (bf16 < 1) == (said == "")
+    if said:
+        assert "2.0 times as slow" in said and said.count("\n") == 1
