@@ -297,13 +297,14 @@ def write_rgb(path, rgb):
         The picture is too large for a JPEG.
     """
     with whole_file(path) as temporary:
-        options = {}
         if _is_jpeg(path):
             check_jpeg_size(path, rgb.shape)
             # Colours are kept at full resolution: JPEG would else smear a mask's edges.
             options = {"quality": JPEG_QUALITY, "subsampling": 0}
         elif temporary.suffix.lower() in (".tif", ".tiff"):
             options = {"compression": "tiff_deflate"}
+        else:
+            options = {"compress_level": 3}  # twice as fast as 6; a mask grows by half
         Image.fromarray(rgb).save(temporary, **options)
 
 

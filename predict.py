@@ -164,4 +164,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run(finish, *begun))
+    cli.leave(cli.run(finish, *begun))

@@ -239,4 +239,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run(main))
+    cli.leave(cli.run(main))
