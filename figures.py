@@ -5,7 +5,7 @@ matplotlib is imported only where a picture is drawn; no display is needed.
 Contents
 --------
 Arrays    overlay, as_grey
-Figures   loss_curve, gallery, boxes, histograms
+Figures   loss_curve, gallery, boxes, histograms, bars
 Files     save
 """
 
@@ -236,6 +236,38 @@ def histograms(rgb, truth):
             axis.set(xlabel=name, yticks=[])
         panels[0].set_ylabel("share of pixels")
         panels[-1].legend()
+    return figure
+
+
+def bars(values, label, first=BLUE):
+    """Compare numbers by horizontal bars, the first one's in its own colour.
+
+    Parameters
+    ----------
+    values : dict of str to float
+        The numbers, from the top down.
+    label : str
+        What they are.
+    first : str
+        The colour of the first bar.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One bar for each number, with the number beside it.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(7, 0.8 + 0.32 * len(values)), layout="constrained")
+        axis = figure.subplots()
+        colours = [first] + [ORANGE] * (len(values) - 1)
+        drawn = axis.barh(list(values), list(values.values()), color=colours)
+        axis.bar_label(drawn, fmt="%.2f", padding=3)
+        axis.invert_yaxis()
+        axis.set(xlabel=label, axisbelow=True)
+        axis.margins(x=0.1)
     return figure
 
 

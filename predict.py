@@ -99,6 +99,7 @@ def begin(argv=None):
 if __name__ == "__main__":
     begun = cli.begin(begin)  # mistakes are told before the second that torch takes
 
+import light
 import segutils
 
 
@@ -108,22 +109,25 @@ class Prediction(NamedTuple):
     picture: Picture
     mask: np.ndarray  # (H, W) uint8
     probability: np.ndarray | None  # (H, W) float32, where it is asked for
+    warning: str | None  # in what the picture is unlike the training image
 
 
-def predict(model, precision, with_probabilities, picture):
-    """Segment a picture."""
+def predict(model, looks, precision, with_probabilities, picture):
+    """Segment a picture, in its own light."""
+    rgb = picture.rgb
+    adapted, its_light = light.adapt(model, looks, rgb)
     if with_probabilities:
-        margin = segutils.margins(model, picture.rgb, precision, progress=True)
+        margin = segutils.margins(adapted, rgb, precision, progress=True)
         mask, probability = (margin > 0).astype(np.uint8), segutils.sigmoid(margin)
     else:
-        mask = segutils.segment(model, picture.rgb, precision, progress=True)
+        mask = segutils.segment(adapted, rgb, precision, progress=True)
         probability = None
-    return Prediction(picture, mask, probability)
+    return Prediction(picture, mask, probability, light.warning(looks, its_light, rgb))
 
 
 def write(args, colours, prediction):
     """Write what is asked for of a prediction."""
-    picture, mask, probability = prediction
+    picture, mask, probability, _ = prediction
     images.write_mask(picture.output, mask, colours)
     if args.overlay:
         images.write_rgb(args.overlay, figures.overlay(picture.rgb, mask))
@@ -133,15 +137,13 @@ def write(args, colours, prediction):
 
 
 def report(prediction):
-    """Print the share of class 1, and the scores where there is a truth."""
-    picture, mask, _ = prediction
+    """Print the share of class 1, warnings, and the scores where there is a truth."""
+    picture, mask, _, warning = prediction
     print(f"{picture.output}: {mask.mean():.1%} of {picture.name} is class 1")
-    if mask.min() == mask.max():
-        print(
-            f"warning: {picture.name}: every pixel is class {mask[0, 0]} (is it like "
-            "the training image?)",
-            file=sys.stderr,
-        )
+    if warning is None and mask.min() == mask.max():
+        warning = f"every pixel is class {mask[0, 0]} (is it like the training image?)"
+    if warning is not None:
+        print(f"warning: {picture.name}: {warning}", file=sys.stderr)
     if picture.truth is not None:
         rows = {"network": segutils.scores(mask, picture.truth)}
         print(segutils.score_table(picture.name, rows))
@@ -152,8 +154,10 @@ def finish(args, pictures):
     device = segutils.choose_device(args.device)
     model, content = segutils.load_model(args.model, device)
     precision = segutils.choose_precision(args.precision, model)
-    with_probabilities = bool(args.probabilities)
-    found = (predict(model, precision, with_probabilities, p) for p in pictures)
+    segment = partial(
+        predict, model, content["looks"], precision, bool(args.probabilities)
+    )
+    found = (segment(picture) for picture in pictures)
     for prediction in cli.ahead(partial(write, args, content["colours"]), found):
         report(prediction)
 

@@ -410,7 +410,7 @@ def _cut(rgb, tile):
     return cut  # (h, w, 3), both even
 
 
-def tile_margins(model, rgb, precision=torch.float32, progress=False):
+def tile_margins(model, rgb, precision=torch.float32, progress=False, cut=None):
     """Run the network over an image, tile by tile.
 
     Parameters
@@ -423,6 +423,8 @@ def tile_margins(model, rgb, precision=torch.float32, progress=False):
         What the convolutions compute in.
     progress : bool
         Show a progress bar, where there is a terminal to show it on.
+    cut : list of Tile, optional
+        The tiles to run; all of them unless given.
 
     Yields
     ------
@@ -453,7 +455,7 @@ def tile_margins(model, rgb, precision=torch.float32, progress=False):
         core = network(pixels[None])[0, tile.rows.core, tile.cols.core]
         return tile.core, core.cpu().numpy()
 
-    cut = tiles(*rgb.shape[:2])
+    cut = tiles(*rgb.shape[:2]) if cut is None else cut
     shown = {"unit": "tile", "leave": False, "disable": None if progress else True}
     try:
         # A few tiles beyond those at work, so that no thread waits; never all of them.
@@ -667,10 +669,10 @@ def score_table(title, rows):
 
 # ------------------------------------------------------------------ the model file
 
-MODEL_FORMAT = "one-image segmentation model, 1"
+MODEL_FORMAT = "one-image segmentation model, 2"
 
 
-def save_model(path, weights, colours, facts):
+def save_model(path, weights, colours, looks, facts):
     """Write a model file: tensors and plain values only.
 
     Parameters
@@ -681,6 +683,8 @@ def save_model(path, weights, colours, facts):
         The network's ``state_dict()``.
     colours : sequence of two (red, green, blue)
         How class 0 and class 1 are drawn, 0 to 255.
+    looks : dict
+        What the training image looks like, from `light.describe`.
     facts : dict of str to int, float, str or dict
         What else is to be known of the model: its seed, its scores.
     """
@@ -688,6 +692,7 @@ def save_model(path, weights, colours, facts):
         "format": MODEL_FORMAT,
         "weights": {name: value.cpu() for name, value in weights.items()},
         "colours": [list(map(int, colour)) for colour in colours],
+        "looks": looks,
         "versions": {
             "python": platform.python_version(),
             "torch": str(torch.__version__),
@@ -717,7 +722,7 @@ def load_model(path, device="cpu"):
     model : FCNN
         The network, in evaluation mode.
     content : dict
-        The file's other entries: ``colours``, ``versions`` and the facts.
+        The file's other entries: ``colours``, ``looks``, ``versions`` and the facts.
 
     Raises
     ------
@@ -736,7 +741,9 @@ def load_model(path, device="cpu"):
             f"{path}: is no model file, or is damaged (python train.py makes one)"
         ) from error
     if not isinstance(content, dict) or content.get("format") != MODEL_FORMAT:
-        raise InputError(f"{path}: is no model file of this program's train.py")
+        raise InputError(
+            f"{path}: is no model file of this version's train.py (train again)"
+        )
     model = FCNN()
     try:
         model.load_state_dict(content.pop("weights"))
@@ -744,6 +751,8 @@ def load_model(path, device="cpu"):
         raise InputError(f"{path}: holds another network's weights") from error
     if not _are_two_colours(content.get("colours")):
         raise InputError(f"{path}: does not name the two colours of a mask")
+    if not _are_looks(content.get("looks")):
+        raise InputError(f"{path}: does not say what the training image looks like")
     if not all(value.isfinite().all() for value in model.state_dict().values()):
         raise InputError(f"{path}: holds weights that are not finite (train again)")
     return model.to(device).eval(), content
@@ -753,6 +762,16 @@ def _are_two_colours(colours):
     try:
         return [len(bytes(colour)) for colour in colours] == [3, 3]  # of 0 to 255 each
     except (TypeError, ValueError):
+        return False
+
+
+def _are_looks(looks):
+    try:
+        colours = [looks[key] for key in ("colour", "lowest", "highest")]
+        values = np.array(colours, float)
+        possible = values.shape == (3, 3) and ((values >= 0) & (values <= 255)).all()
+        return possible and min(looks["colour"]) >= 1 and looks["larger"] in (0, 1)
+    except (TypeError, ValueError, KeyError, IndexError):
         return False
 
 

@@ -10,6 +10,7 @@ Ctrl-C ends the training and keeps the best weights so far.
 """
 
 import copy
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +61,7 @@ if __name__ == "__main__":
 
 import torch
 
+import light
 import sampling
 import segutils
 
@@ -182,22 +184,42 @@ def plan_epochs(truth, block, epochs=None):
     return size, epochs or -(-STEPS // steps), steps
 
 
-def report(history, best, truth, block):
-    """Print the scores of the held-out block, beside always answering one class."""
+def scores_when_changed(model, looks, rgb, truth, block):
+    """Give the held-out block's scores under each change that an image may undergo."""
+    around = block.grown(sampling.GUARD, truth.shape)
+    found = {}
+    for name, change in light.CHANGES.items():
+        changed = change(rgb[around.slices])
+        adapted, _ = light.adapt(model, looks, changed)
+        mask = segutils.segment(adapted, changed)[block.within(around)]
+        found[name] = segutils.scores(mask, truth[block.slices])
+    return found
+
+
+def scores_of_constant(truth, answer):
+    """Score always answering the image's larger class; gives the class, too."""
     larger = int((truth == 1).sum() > (truth == 0).sum())
     odds = (truth == 1).sum() / (truth == 0).sum()
-    answer = truth[block.slices]
     constant = torch.full(answer.shape, float(odds)).log()
     loss = segutils.segmentation_loss(constant, torch.tensor(answer)).item()
+    return larger, {
+        "loss": loss,
+        **segutils.scores(np.full_like(answer, larger), answer),
+    }
+
+
+def report(model, looks, history, best, rgb, truth, block):
+    """Print the held-out scores, as the block is and changed, beside a constant's."""
+    changed = scores_when_changed(model, looks, rgb, truth, block)
+    worst = min(changed, key=lambda name: changed[name]["IoU"])
+    larger, constant = scores_of_constant(truth, truth[block.slices])
     rows = {
         f"network (epoch {best.number} of {len(history)})": {
             "loss": best.held_out_loss,
             **best.scores,
         },
-        f"always class {larger}": {
-            "loss": loss,
-            **segutils.scores(np.full_like(answer, larger), answer),
-        },
+        f"the block changed, at worst ({worst})": {"loss": math.nan, **changed[worst]},
+        f"always class {larger}": constant,
     }
     print(segutils.score_table("held-out block", rows))
 
@@ -212,14 +234,14 @@ def draw_curves(history, best):
     )
 
 
-def save(args, colours, history, best, weights):
+def save(args, colours, looks, history, best, weights):
     """Write the model file and the curves."""
     facts = {
         "seed": args.seed,
         "epoch": best.number,
         "held_out": {"loss": best.held_out_loss, **best.scores},
     }
-    segutils.save_model(args.model, weights, colours, facts)
+    segutils.save_model(args.model, weights, colours, looks, facts)
     figures.save(draw_curves(history, best), args.plot)
     print(f"wrote {args.model} and {args.plot}")
 
@@ -234,8 +256,10 @@ def main(argv=None):
     model = new_model(rgb, args.seed, device)
     training = train(model, rgb, truth, block, size, epochs, steps, args.seed)
     history, best, weights = keep_best(model, training, epochs)
-    save(args, colours, history, best, weights)
-    report(history, best, truth, block)
+    model.load_state_dict(weights)
+    looks = light.describe(rgb, truth)
+    save(args, colours, looks, history, best, weights)
+    report(model, looks, history, best, rgb, truth, block)
 
 
 if __name__ == "__main__":

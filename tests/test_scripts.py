@@ -16,6 +16,7 @@ from PIL import Image
 
 import cli
 import images
+import light
 import predict
 import segutils
 import train
@@ -162,7 +163,9 @@ def test_no_forward_pass_is_over_the_budget(folder, scene, monkeypatch):
 def test_predict_draws_the_mask(trained, capsys):
     assert run(predict.main) == 0
     model, content = segutils.load_model("model.pt")
-    mask = segutils.segment(model, images.read_rgb("data/rgb.png"))
+    rgb = images.read_rgb("data/rgb.png")
+    adapted, _ = light.adapt(model, content["looks"], rgb)
+    mask = segutils.segment(adapted, rgb)
     drawn, colours = images.read_truth("predictions.jpg")
     np.testing.assert_array_equal(drawn, mask)
     assert [list(c) for c in colours] == content["colours"]
@@ -181,6 +184,15 @@ def test_predict_writes_all_that_is_asked_for(trained, capsys):
     np.testing.assert_array_equal(mask[probability < 0.5], False)
     assert mask.shape == rgb.shape[:2]
     assert Image.open("o.jpg").size == Image.open("data/rgb.png").size
+
+
+def test_predict_warns_of_an_image_that_is_unlike(trained, scene, capsys):
+    strange = np.full_like(scene[0], [250, 0, 250])
+    Image.fromarray(strange).save("strange.png")
+    assert run(predict.main, "strange.png", "--output", "m.png") == 0
+    said = capsys.readouterr().err
+    assert said.startswith("warning: strange.png: 100% of it has colours that")
+    assert said.count("\n") == 1
 
 
 def test_predict_keeps_the_colours_of_the_truth(trained, scene):

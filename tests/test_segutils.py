@@ -322,11 +322,19 @@ def test_scores_that_are_not_defined_are_nan():
 # ------------------------------------------------------------------ the model file
 
 
+LOOKS = {
+    "larger": 0,
+    "colour": [90.0, 80.0, 70.0],
+    "lowest": [1.0, 2.0, 3.0],
+    "highest": [200.0, 210.0, 220.0],
+}
+
+
 @pytest.fixture
 def model_file(model, tmp_path):
     path = tmp_path / "model.pt"
     colours = ((0, 0, 0), (255, 0, 255))
-    segutils.save_model(path, model.state_dict(), colours, {"seed": 3})
+    segutils.save_model(path, model.state_dict(), colours, LOOKS, {"seed": 3})
     return path
 
 
@@ -337,6 +345,7 @@ def test_model_file_gives_the_model_back(model, model_file):
         segutils.margins(again, rgb), segutils.margins(model, rgb)
     )
     assert content["colours"] == [[0, 0, 0], [255, 0, 255]]
+    assert content["looks"] == LOOKS
     assert content["seed"] == 3
 
 
@@ -359,7 +368,7 @@ class Payload:
 def test_model_file_is_the_same_bytes_each_time(model, tmp_path):
     for name in ("a.pt", "b.pt"):
         segutils.save_model(
-            tmp_path / name, model.state_dict(), ((0,) * 3, (9,) * 3), {}
+            tmp_path / name, model.state_dict(), ((0,) * 3, (9,) * 3), LOOKS, {}
         )
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
 
@@ -393,6 +402,15 @@ def damaged(path, how):
     elif how.startswith("colours"):
         colours = {"one": [1], "large": [[0] * 3, [300] * 3], "words": ["a", "b"]}
         torch.save({**content, "colours": colours[how.split()[1]]}, path)
+    elif how.startswith("looks"):
+        looks = {
+            "none": None,
+            "short": {**LOOKS, "colour": [1.0]},
+            "dark": {**LOOKS, "colour": [0.0, 9.0, 9.0]},
+            "nan": {**LOOKS, "lowest": [torch.nan, 0.0, 0.0]},
+            "class": {**LOOKS, "larger": 2},
+        }
+        torch.save({**content, "looks": looks[how.split()[1]]}, path)
     elif how == "missing":
         path.unlink()
 
@@ -403,13 +421,18 @@ def damaged(path, how):
         ("truncated", "no model file, or is damaged"),
         ("empty", "no model file, or is damaged"),
         ("text", "no model file, or is damaged"),
-        ("other", "no model file of this program"),
+        ("other", "no model file of this version"),
         ("network", "another network"),
         ("no weights", "another network"),
         ("nan", "not finite"),
         ("colours one", "two colours"),
         ("colours large", "two colours"),
         ("colours words", "two colours"),
+        ("looks none", "training image looks like"),
+        ("looks short", "training image looks like"),
+        ("looks dark", "training image looks like"),
+        ("looks nan", "training image looks like"),
+        ("looks class", "training image looks like"),
         ("missing", "no such file"),
     ],
 )

@@ -1,0 +1,182 @@
+"""The light of an image: measured, and allowed for in the network's constants.
+
+A new image may be darker, brighter or of another tint than the training image. Its own
+mean or median does not tell how much, since that depends on how much of each class it
+shows as well. So the network looks twice: its first masks, made in the light that the
+image's typical colour suggests, find the class that the training image has more of, and
+the typical colour of that class alone tells the light.
+
+Contents
+--------
+The training image   describe
+A new image          adapt, warning
+Another day          CHANGES
+"""
+
+import copy
+
+import numpy as np
+
+import images
+import segutils
+
+
+TILES = 16  # of an image are looked at, evenly spread; most photos have no more
+FAINT, GLARING = 8, 247  # pixels darker or brighter in every channel tell no colour
+STRONGEST = 4  # the largest factor of light that is allowed for
+MUCH_LIGHT = 1.6  # times the training image's: worth a warning, and so is a
+MOST_OUTSIDE = 0.2  # share of pixels of colours that the training image lacks
+RANGE = (0.5, 99.5)  # percentiles of the training image that its colours lie between
+
+
+def describe(rgb, truth):
+    """Say what a labelled image looks like, in plain values for the model file.
+
+    Parameters
+    ----------
+    rgb : ndarray, (H, W, 3) uint8
+        The training image.
+    truth : ndarray, (H, W) uint8
+        0, 1 or `segutils.UNLABELLED`.
+
+    Returns
+    -------
+    dict
+        ``larger``, the class with more pixels; ``colour``, that class's typical colour;
+        ``lowest`` and ``highest``, between which nearly all of the image's colours lie:
+        three values of 0 to 255 each.
+    """
+    larger = int((truth == 1).sum() > (truth == 0).sum())
+    lowest, highest = np.percentile(rgb.reshape(-1, 3), RANGE, axis=0)
+    return {
+        "larger": larger,
+        "colour": _typical_colour(rgb[truth == larger]).tolist(),
+        "lowest": lowest.tolist(),
+        "highest": highest.tolist(),
+    }
+
+
+def _typical_colour(pixels):
+    """Give the mean of each channel's middle half, of (N, 3) pixels: (3,) float64.
+
+    As sturdy as the median, and finer where the values are few.
+    """
+    lit = (pixels.max(1) >= FAINT) & (pixels.min(1) <= GLARING)
+    ordered = np.sort(pixels[lit] if lit.any() else pixels, axis=0)
+    quarter = len(ordered) // 4
+    return ordered[quarter : len(ordered) - quarter].mean(0).clip(1)
+
+
+def adapt(model, looks, rgb):
+    """Adapt a network to the light of an image.
+
+    Parameters
+    ----------
+    model : segutils.FCNN
+        The network.
+    looks : dict
+        What its training image looks like, from `describe`.
+    rgb : ndarray, (H, W, 3) uint8
+        The image, of any size.
+
+    Returns
+    -------
+    adapted : segutils.FCNN
+        A copy whose colour constants are scaled to the image's light. That is all that
+        differs, so it is as exact, and as fast, as the network it is made of.
+    light : ndarray, (3,) float64
+        The image's light in units of the training image's: above 1 where it is
+        brighter in red, green, blue.
+    """
+    cut = segutils.tiles(*rgb.shape[:2])
+    chosen = np.linspace(0, len(cut) - 1, min(TILES, len(cut))).round().astype(int)
+    cut = [cut[index] for index in chosen]
+    pixels = np.concatenate([rgb[tile.core].reshape(-1, 3) for tile in cut])
+    light = _light(looks, pixels)
+    found = segutils.tile_margins(_in_light(model, light), rgb, cut=cut)
+    mask = np.concatenate([margin.ravel() > 0 for _, margin in found])
+    larger = pixels[mask == looks["larger"]]
+    if len(larger) >= len(pixels) / 4:  # a few strays would tell a wrong light
+        light = _light(looks, larger)
+    return _in_light(model, light), light
+
+
+def _light(looks, pixels):
+    """Compare (N, 3) pixels with the training image's larger class: (3,) float64."""
+    light = _typical_colour(pixels) / looks["colour"]
+    return light.clip(1 / STRONGEST, STRONGEST)
+
+
+def _in_light(model, light):
+    """Copy a network, with constants for an image `light` times as bright."""
+    adapted = copy.deepcopy(model)
+    for constant in (adapted.normalise.mean, adapted.normalise.std):
+        constant *= constant.new_tensor(light)
+    return adapted
+
+
+def warning(looks, light, rgb):
+    """Say in what an image lies far outside what the training image shows.
+
+    Parameters
+    ----------
+    looks : dict
+        What the training image looks like, from `describe`.
+    light : ndarray, (3,) float64
+        The image's light, from `adapt`; it is allowed for.
+    rgb : ndarray, (H, W, 3) uint8
+        The image.
+
+    Returns
+    -------
+    str or None
+        One line that says what is unlike and what that means, or nothing.
+    """
+    step = max(1, round((rgb.shape[0] * rgb.shape[1] / 1e6) ** 0.5))
+    pixels = rgb[::step, ::step]  # a million tell as much as all
+    # As it is, or in its light: one of the two should be like the training image.
+    outside = min(_share_outside(looks, factor, pixels) for factor in (1, light))
+    if outside > MOST_OUTSIDE:
+        found = f"{outside:.0%} of it has colours that the training image lacks"
+    elif max(*light, *(1 / light)) > MUCH_LIGHT:
+        found = "its light is {:.1f} (red), {:.1f} (green), {:.1f} (blue) times".format(
+            *light
+        )
+        found += " the training image's"
+    else:
+        return None
+    return f"{found}: the mask may be wrong (label an image like it, and train on that)"
+
+
+def _share_outside(looks, light, pixels):
+    """Say how many of (..., 3) pixels have colours that the training image lacks."""
+    low, high = (np.multiply(looks[key], light) for key in ("lowest", "highest"))
+    return ((pixels < low) | (pixels > high)).any(-1).mean()
+
+
+# ------------------------------------------------------------------ another day
+
+
+def _contrast(rgb, factor):
+    grey = rgb.mean()
+    return _as_bytes((rgb - grey) * factor + grey)
+
+
+def _noise(rgb, spread):
+    noise = np.random.default_rng(0).normal(0, spread, rgb.shape)
+    return _as_bytes(rgb + noise)
+
+
+def _as_bytes(values):
+    return values.clip(0, 255).round().astype(np.uint8)
+
+
+# What another day, lens or file format does to an image, (H, W, 3) uint8 to the same.
+CHANGES = {
+    "darker": lambda rgb: _as_bytes(rgb * 0.7),
+    "warmer": lambda rgb: _as_bytes(rgb * [1.2, 1, 0.8]),
+    "less contrast": lambda rgb: _contrast(rgb, 0.8),
+    "more contrast": lambda rgb: _contrast(rgb, 1.25),
+    "noise": lambda rgb: _noise(rgb, 4),
+    "JPEG": lambda rgb: images.compressed(rgb, 75),
+}

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+
+import light
+import segutils
+
+
+def brightness_model():
+    """A network that calls a pixel class 1 where its surroundings are bright."""
+    model = segutils.FCNN().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 4:
+                parameter.zero_()
+        model.normalise.mean += 128
+        model.normalise.std.fill_(32)
+        for conv in (model.conv1, model.conv2, model.conv3, model.conv4):
+            conv.bias.zero_()
+            conv.weight[-1, :, conv.padding[0], conv.padding[0]] = 1 / 3
+    return model
+
+
+@pytest.fixture
+def two_tone():
+    """Soil of about 90 with bright plants on an eighth of it, and the truth."""
+    rng = np.random.default_rng(0)
+    truth = np.zeros((300, 400), np.uint8)
+    truth[50:200, 100:200] = 1
+    rgb = np.where(truth[..., None] == 1, 200, [80, 90, 100]) + rng.normal(
+        0, 3, (300, 400, 3)
+    )
+    return rgb.clip(0, 255).astype(np.uint8), truth
+
+
+def test_description_is_of_the_larger_class_and_in_plain_values(two_tone):
+    rgb, truth = two_tone
+    looks = light.describe(rgb, truth)
+    assert looks["larger"] == 0
+    np.testing.assert_allclose(looks["colour"], [79.5, 89.5, 99.5], atol=0.2)
+    assert all(type(v) is float for v in looks["colour"] + looks["highest"])
+    other = light.describe(rgb, 1 - truth)
+    assert other["larger"] == 1
+    assert other["colour"] == looks["colour"]
+
+
+def test_unlabelled_black_and_white_pixels_tell_no_colour(two_tone):
+    rgb, truth = two_tone
+    rgb, truth = rgb.copy(), truth.copy()
+    looks = light.describe(rgb, truth)
+    rgb[200:] = 0
+    rgb[:20] = 255
+    truth[:, 350:] = segutils.UNLABELLED
+    rgb[:, 350:] = 30
+    np.testing.assert_allclose(
+        light.describe(rgb, truth)["colour"], looks["colour"], atol=0.2
+    )
+    assert light.describe(np.zeros_like(rgb), truth)["colour"] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("gain", [(1, 1, 1), (0.6, 0.6, 0.6), (1.2, 1, 0.8)])
+@pytest.mark.parametrize("plants", [50, 250])
+def test_light_is_told_whatever_the_share_of_the_classes(two_tone, gain, plants):
+    rgb, truth = two_tone
+    looks = light.describe(rgb, truth)
+    other = np.zeros_like(truth)
+    other[30:130, 20 : 20 + plants] = 1  # another share of class 1
+    scene = np.where(other[..., None] == 1, [200, 200, 200], [80, 90, 100]) * gain
+    scene = scene.round().clip(0, 255).astype(np.uint8)
+    model = brightness_model()
+    adapted, told = light.adapt(model, looks, scene)
+    np.testing.assert_allclose(told, gain, rtol=0.03)
+    mask = segutils.segment(adapted, scene)
+    inside = np.s_[10:120, 10:390]  # away from the padding's edge
+    assert (mask[inside] == other[inside]).mean() > 0.98
+
+
+def test_only_the_constants_differ_and_the_model_is_left_alone(model, scene):
+    rgb, truth = scene
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    adapted, told = light.adapt(model, light.describe(rgb, truth), rgb)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+        if not name.startswith("normalise"):
+            assert torch.equal(adapted.state_dict()[name], value)
+    for name in ("mean", "std"):
+        np.testing.assert_allclose(
+            getattr(adapted.normalise, name),
+            before[f"normalise.{name}"].numpy() * told,
+            rtol=1e-5,
+        )
+
+
+@pytest.mark.parametrize("rgb", [np.zeros((1, 1, 3)), np.full((300, 5, 3), 255)])
+def test_an_image_without_colour_is_no_fault(model, two_tone, rgb):
+    rgb = rgb.astype(np.uint8)
+    adapted, told = light.adapt(model, light.describe(*two_tone), rgb)
+    assert ((told >= 1 / light.STRONGEST) & (told <= light.STRONGEST)).all()
+    assert np.isfinite(segutils.margins(adapted, rgb)).all()
+
+
+def test_warning_where_an_image_is_unlike(two_tone):
+    rgb, truth = two_tone
+    looks = light.describe(rgb, truth)
+    same = np.ones(3)
+    assert light.warning(looks, same, rgb) is None
+    dark = light.warning(looks, np.array([0.5, 1, 1]), rgb // [2, 1, 1])
+    assert dark.startswith("its light is 0.5 (red), 1.0 (green), 1.0 (blue) times")
+    strange = rgb.copy()
+    strange[:100] = [250, 0, 250]
+    said = light.warning(looks, same, strange)
+    assert said.startswith("35% of it has colours that the training image lacks")
+    assert "\n" not in dark + said
+
+
+@pytest.mark.parametrize("name", light.CHANGES)
+def test_changes_give_another_image_of_the_same_kind(scene, name):
+    rgb, _ = scene
+    changed = light.CHANGES[name](rgb)
+    assert changed.shape == rgb.shape
+    assert changed.dtype == np.uint8
+    assert not np.array_equal(changed, rgb)
+    np.testing.assert_array_equal(changed, light.CHANGES[name](rgb))
