@@ -767,10 +767,11 @@ def _are_two_colours(colours):
 
 def _are_looks(looks):
     try:
-        colours = [looks[key] for key in ("colour", "lowest", "highest")]
-        values = np.array(colours, float)
-        possible = values.shape == (3, 3) and ((values >= 0) & (values <= 255)).all()
-        return possible and min(looks["colour"]) >= 1 and looks["larger"] in (0, 1)
+        keys = ("colour", "contrast", "lowest", "highest")
+        values = np.array([looks[key] for key in keys], float)
+        possible = values.shape == (4, 3) and ((values >= 0) & (values <= 255)).all()
+        # What other images are divided by cannot be 0.
+        return possible and values[:2].all() and looks["larger"] in (0, 1)
     except (TypeError, ValueError, KeyError, IndexError):
         return False
 

@@ -325,6 +325,7 @@ def test_scores_that_are_not_defined_are_nan():
 LOOKS = {
     "larger": 0,
     "colour": [90.0, 80.0, 70.0],
+    "contrast": [9.0, 8.0, 7.0],
     "lowest": [1.0, 2.0, 3.0],
     "highest": [200.0, 210.0, 220.0],
 }
@@ -406,6 +407,7 @@ def damaged(path, how):
         looks = {
             "none": None,
             "short": {**LOOKS, "colour": [1.0]},
+            "flat": {**LOOKS, "contrast": [0.0, 9.0, 9.0]},
             "dark": {**LOOKS, "colour": [0.0, 9.0, 9.0]},
             "nan": {**LOOKS, "lowest": [torch.nan, 0.0, 0.0]},
             "class": {**LOOKS, "larger": 2},
@@ -430,6 +432,7 @@ def damaged(path, how):
         ("colours words", "two colours"),
         ("looks none", "training image looks like"),
         ("looks short", "training image looks like"),
+        ("looks flat", "training image looks like"),
         ("looks dark", "training image looks like"),
         ("looks nan", "training image looks like"),
         ("looks class", "training image looks like"),
