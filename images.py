@@ -2,15 +2,16 @@
 
 Contents
 --------
-In    read_rgb, read_truth, read_pair, compressed
-Out   write_rgb, write_mask, write_probabilities, check_jpeg_size
+In       read_rgb, read_truth, read_pair
+Changed  compressed, blurred, noisy
+Out      write_rgb, write_mask, write_probabilities, check_jpeg_size
 """
 
 import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from cli import InputError, check_input, whole_file
 
@@ -258,6 +259,9 @@ def _brightness(colour):
     return np.dot(colour, (0.299, 0.587, 0.114))
 
 
+# ------------------------------------------------------------------ changed
+
+
 def compressed(rgb, quality):
     """Give an image as a JPEG of a certain quality leaves it.
 
@@ -276,6 +280,43 @@ def compressed(rgb, quality):
     with io.BytesIO() as file:
         Image.fromarray(rgb).save(file, "JPEG", quality=quality)
         return np.array(Image.open(file))
+
+
+def blurred(rgb, radius):
+    """Give an image as a softer lens would have taken it.
+
+    Parameters
+    ----------
+    rgb : ndarray, (H, W, 3) uint8
+        The image.
+    radius : float
+        The standard deviation of the Gaussian blur, in pixels.
+
+    Returns
+    -------
+    ndarray, (H, W, 3) uint8
+        The softer image.
+    """
+    return np.array(Image.fromarray(rgb).filter(ImageFilter.GaussianBlur(radius)))
+
+
+def noisy(rgb, spread):
+    """Give an image as a poorer sensor would have taken it.
+
+    Parameters
+    ----------
+    rgb : ndarray, (H, W, 3) uint8
+        The image.
+    spread : float
+        The noise's standard deviation, on the scale of 0 to 255.
+
+    Returns
+    -------
+    ndarray, (H, W, 3) uint8
+        The image with noise, the same each time.
+    """
+    changed = rgb + np.random.default_rng(0).normal(0, spread, rgb.shape)
+    return changed.round().clip(0, 255).astype(np.uint8)
 
 
 # ------------------------------------------------------------------ out

@@ -193,11 +193,6 @@ def _stretched(rgb, factor):
     return _as_bytes((rgb - grey) * factor + grey)
 
 
-def _noisy(rgb, spread):
-    noise = np.random.default_rng(0).normal(0, spread, rgb.shape)
-    return _as_bytes(rgb + noise)
-
-
 def _as_bytes(values):
     return values.clip(0, 255).round().astype(np.uint8)
 
@@ -208,6 +203,7 @@ CHANGES = {
     "warmer": lambda rgb: _as_bytes(rgb * [1.2, 1, 0.8]),
     "less contrast": lambda rgb: _stretched(rgb, 0.8),
     "more contrast": lambda rgb: _stretched(rgb, 1.25),
-    "noise": lambda rgb: _noisy(rgb, 4),
+    "noise": lambda rgb: images.noisy(rgb, 4),
+    "blur": lambda rgb: images.blurred(rgb, 0.7),
     "JPEG": lambda rgb: images.compressed(rgb, 75),
 }

@@ -11,6 +11,7 @@ Ctrl-C ends the training and keeps the best weights so far.
 
 import copy
 import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +26,11 @@ STEPS = 2000  # optimiser steps, unless --epochs says otherwise
 PATCH = 64  # pixels a side
 LEARNING_RATE = 1e-2  # the peak; it rises to it and falls to almost nothing after
 WEIGHT_DECAY = 1e-2
-COMPRESSION = (90, 75, 50)  # JPEG qualities that half of the patches are seen through
-JITTER = (0.1, 0.2, 0.06)  # brightness, contrast, colour: gentle, as light changes
+JITTER = (0.05, 0.1, 0.03)  # of brightness, contrast, colour: what `light` leaves
+# What other cameras and files do to an image; half of the patches are seen like that.
+VERSIONS = [partial(images.compressed, quality=quality) for quality in (90, 75, 50)]
+VERSIONS += [partial(images.blurred, radius=radius) for radius in (0.5, 0.8)]
+VERSIONS += [partial(images.noisy, spread=spread) for spread in (3, 6)]
 PATIENCE = 1 / 3  # stop after this part of the epochs without a better one
 MIN_SIDE = 32  # pixels: a smaller image has no room for patches and a held-out block
 
@@ -83,14 +87,14 @@ def load(args):
 
 
 def image_versions(rgb):
-    """Give the image as it is and as JPEGs leave it: (V, H, W, 3)."""
-    return np.stack([rgb, *(images.compressed(rgb, q) for q in COMPRESSION)])
+    """Give the image as it is and as other cameras and files have it: (V, H, W, 3)."""
+    return np.stack([rgb, *(version(rgb) for version in VERSIONS)])
 
 
 def draw_versions(count, generator):
     """Draw a version for each patch: the image itself half of the time."""
-    drawn = torch.randint(2 * len(COMPRESSION), (count,), generator=generator)
-    return (drawn - len(COMPRESSION) + 1).clamp(min=0)
+    drawn = torch.randint(2 * len(VERSIONS), (count,), generator=generator)
+    return (drawn - len(VERSIONS) + 1).clamp(min=0)
 
 
 def evaluate(model, rgb, truth, block):

@@ -232,7 +232,7 @@ EVENLY = partial(sampling.origin_weights, rare_share=0)
 PARTS = {
     "all of the recipe": [],
     "without its own light": [(light, "adapt", lambda m, _, rgb: (m, np.ones(3)))],
-    "without JPEG versions": [
+    "without changed versions": [
         (train, "image_versions", lambda rgb: rgb[None]),
         (train, "draw_versions", lambda n, _: torch.zeros(n, dtype=torch.long)),
     ],

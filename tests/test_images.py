@@ -224,6 +224,23 @@ def test_no_warning_below_the_limit():
         Image.new("1", (20_000, 20_000)).close()
 
 
+def test_blur_keeps_the_light_and_loses_the_texture():
+    rgb = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    soft = images.blurred(rgb, 0.8)
+    assert soft.shape == rgb.shape and soft.dtype == np.uint8
+    np.testing.assert_allclose(soft.mean((0, 1)), rgb.mean((0, 1)), atol=1)
+    assert soft.astype(float).var() < 0.8 * rgb.astype(float).var()
+
+
+def test_noise_is_as_strong_as_asked_and_the_same_each_time():
+    grey = np.full((100, 100, 3), 128, np.uint8)
+    found = images.noisy(grey, 6)
+    assert found.dtype == np.uint8
+    assert abs((found.astype(float) - 128).std() - 6) < 0.1
+    np.testing.assert_array_equal(found, images.noisy(grey, 6))
+    assert images.noisy(np.full((9, 9, 3), 255, np.uint8), 6).min() > 200  # no wrap
+
+
 def test_compressed_is_what_a_jpeg_file_holds(tmp_path):
     path = save(tmp_path / "a.jpg", picture(), quality=75)
     found = images.compressed(picture(), 75)
