@@ -23,6 +23,7 @@ import images
 
 
 STEPS = 2000  # optimiser steps, unless --epochs says otherwise
+EPOCH = 20  # steps of an epoch, at least: scoring it should take little of its time
 PATCH = 64  # pixels a side
 LEARNING_RATE = 1e-2  # the peak; it rises to it and falls to almost nothing after
 WEIGHT_DECAY = 1e-2
@@ -184,7 +185,8 @@ def new_model(rgb, seed, device):
 def plan_epochs(truth, block, epochs=None):
     """Give the patch size, the number of epochs, and the steps of each."""
     size = sampling.patch_size(truth, block, PATCH)
-    steps = max(1, round(sampling.training_pixels(truth, block) / segutils.MAX_PIXELS))
+    area = sampling.training_pixels(truth, block)
+    steps = max(EPOCH, round(area / segutils.MAX_PIXELS))
     return size, epochs or -(-STEPS // steps), steps
 
 

@@ -120,16 +120,18 @@ def test_the_learning_rate_falls_to_almost_nothing(folder, monkeypatch):
     assert np.argmax(rates) < 0.4 * len(rates)
 
 
-def test_half_of_the_patches_are_seen_through_a_jpeg(scene):
+def test_half_of_the_patches_are_seen_in_changed_versions(scene):
     versions = train.image_versions(scene[0])
-    assert versions.shape == (4, *scene[0].shape)
+    assert versions.shape == (8, *scene[0].shape)
     np.testing.assert_array_equal(versions[0], scene[0])
     lost = [abs(v.astype(int) - scene[0]).mean() for v in versions]
-    assert 0 == lost[0] < lost[1] < lost[2] < lost[3]
-    drawn = train.draw_versions(6000, torch.Generator().manual_seed(0))
-    shares = drawn.bincount() / 6000
+    assert 0 == lost[0] < lost[1] < lost[2] < lost[3]  # JPEG
+    assert 0 < lost[4] < lost[5]  # blur
+    assert 0 < lost[6] < lost[7]  # noise
+    drawn = train.draw_versions(14_000, torch.Generator().manual_seed(0))
+    shares = drawn.bincount() / 14_000
     torch.testing.assert_close(
-        shares, torch.tensor([3, 1, 1, 1]) / 6, atol=0.02, rtol=0
+        shares, torch.tensor([7] + 7 * [1]) / 14, atol=0.02, rtol=0
     )
 
 
