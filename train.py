@@ -22,7 +22,7 @@ import figures
 import images
 
 
-STEPS = 2000  # optimiser steps, unless --epochs says otherwise
+STEPS = 3000  # optimiser steps, unless --epochs says otherwise
 EPOCH = 20  # steps of an epoch, at least: scoring it should take little of its time
 PATCH = 64  # pixels a side
 LEARNING_RATE = 1e-2  # the peak; it rises to it and falls to almost nothing after

@@ -243,7 +243,7 @@ PARTS = {
     "without Dice in the loss": [(segutils, "segmentation_loss", cross_entropy)],
     "patches of 32": [(train, "PATCH", 32)],
     "patches of 128": [(train, "PATCH", 128)],
-    "2,000 steps": [(train, "STEPS", 2000)],
+    "3,000 steps": [(train, "STEPS", 3000)],
 }
 
 
