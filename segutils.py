@@ -5,7 +5,7 @@ of any size is nevertheless exactly what it would say of the whole image in one 
 
 Contents
 --------
-The network      FCNN, Folded, input_span, HALO, RECEPTIVE_RADIUS
+The network      FCNN, Folded, Graphed, input_span, HALO, RECEPTIVE_RADIUS
 The tiler        Span, Tile, spans, tiles
 Prediction       tile_margins, margins, probabilities, sigmoid, segment
 Loss and scores  segmentation_loss, scores, score_table
@@ -234,6 +234,58 @@ class Folded:
         return x.reshape(batch, 2 * height, 2 * width)
 
 
+class Graphed:
+    """A folded network on an NVIDIA GPU, its kernels for a tile launched all at once.
+
+    One tile is so little work for a GPU that launching a dozen kernels for it takes
+    longer than running them; a CUDA graph is launched once
+    (https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs/). It is made for
+    whole tiles; for smaller ones the kernels are launched one by one.
+
+    Parameters
+    ----------
+    network : Folded
+        The network.
+    device : torch.device
+        The GPU.
+    """
+
+    def __init__(self, network, device):
+        self.network = network
+        self.rgb = torch.zeros(
+            (1, MAX_SIDE, MAX_SIDE, 3), dtype=torch.uint8, device=device
+        )
+        side = torch.cuda.Stream(device)  # a graph needs a first run on another stream
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):
+            network(self.rgb)
+        torch.cuda.current_stream(device).wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.margin = network(self.rgb)
+
+    def __call__(self, rgb):
+        """Give each pixel its margin, as `Folded` does."""
+        if rgb.shape != self.rgb.shape:
+            return self.network(rgb)
+        self.rgb.copy_(rgb)
+        self.graph.replay()
+        return self.margin.clone()
+
+
+def _fastest(network, device):
+    """Give the fastest form of a folded network that is as good on this device."""
+    if device.type != "cuda":
+        return network
+    try:
+        graphed = Graphed(network, device)
+        tile = torch.randint(256, graphed.rgb.shape, dtype=torch.uint8, device=device)
+        same = torch.allclose(graphed(tile), network(tile), rtol=0, atol=1e-4)
+    except RuntimeError:  # what a driver may say to a graph is not bounded
+        return network
+    return graphed if same else network
+
+
 def _pool(x):
     """Pool 2x2 as `MaxPool2d` does, faster where the channels are last in memory.
 
@@ -443,8 +495,8 @@ def tile_margins(model, rgb, precision=torch.float32, progress=False, cut=None):
             f"image of shape {rgb.shape} and type {rgb.dtype}: expected (H, W, 3) uint8"
         )
     with torch.no_grad():
-        network = Folded(model.eval(), precision)  # once for all tiles
-    device = model.conv1.weight.device
+        device = model.conv1.weight.device
+        network = _fastest(Folded(model.eval(), precision), device)  # for all tiles
     # A tile a thread keeps the processor busier than all threads at one tile.
     all_threads = torch.get_num_threads()
     threads = all_threads if device.type == "cpu" else 1

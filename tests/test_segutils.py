@@ -231,6 +231,38 @@ def test_folded_refuses_what_breaks_the_rule(model, shape):
         network(torch.zeros(shape, dtype=torch.uint8))
 
 
+@pytest.mark.parametrize("graph", ["right", "wrong", "refused"])
+def test_a_cuda_graph_is_used_where_it_is_right(model, monkeypatch, graph):
+    class Stub(segutils.Graphed):
+        def __init__(self, network, device):
+            if graph == "refused":
+                raise RuntimeError("CUDA error: operation not permitted")
+            self.network, self.rgb = network, torch.zeros(1, 256, 256, 3).byte()
+
+        def __call__(self, rgb):
+            return self.network(rgb) + (graph == "wrong")
+
+    monkeypatch.setattr(segutils, "Graphed", Stub)
+    monkeypatch.setattr(
+        torch, "randint", lambda *size, **_: torch.zeros(size[1]).byte()
+    )
+    with torch.no_grad():
+        network = segutils.Folded(model)
+        chosen = segutils._fastest(network, torch.device("cuda"))
+        assert segutils._fastest(network, torch.device("cpu")) is network
+    assert isinstance(chosen, Stub) == (graph == "right")
+    assert isinstance(chosen, segutils.Folded) == (graph != "right")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_cuda_gives_what_the_cpu_gives(model):
+    rgb = image(700, 500)
+    here = segutils.margins(model, rgb)
+    device = segutils.choose_device("cuda")
+    there = segutils.margins(model.to(device), rgb)
+    np.testing.assert_allclose(there, here, rtol=0, atol=1e-4)
+
+
 def test_a_smaller_halo_would_not_do(model, monkeypatch):
     rgb = image(400, 400)
     whole = whole_margins(model, rgb, monkeypatch)
