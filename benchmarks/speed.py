@@ -6,7 +6,7 @@
 
 All ways run in turn within each round, so that a busy machine is busy for all of them;
 the medians over the rounds are written to benchmarks/results.md, and what counts is
-their ratios. It takes about fifteen minutes on two cores.
+their ratios. It takes about ten minutes on two cores.
 """
 
 import platform
@@ -38,7 +38,7 @@ import segutils  # noqa: E402
 import train  # noqa: E402
 
 
-ROUNDS = {1: 9, 16: 9, 100: 3}  # by megapixels
+ROUNDS = {1: 5, 16: 5, 100: 3}  # by megapixels
 TILE = segutils.MAX_SIDE
 OURS = "segment()"
 TILES = "literal network, tiles"
