@@ -4,10 +4,13 @@ matplotlib is imported only where a picture is drawn; no display is needed.
 
 Contents
 --------
-Arrays    overlay, as_grey
-Figures   loss_curve, gallery, boxes, histograms, bars
-Files     save
+Arrays    overlay, errors, as_grey
+Figures   loss_curve, precision_recall, gallery, with_detail, first_layer,
+          contact_sheet, boxes, heat_map, influence, seams, histograms, bars
+Files     save, png
 """
+
+import io
 
 import numpy as np
 
@@ -18,6 +21,9 @@ SUFFIXES = (".png", ".jpg", ".pdf", ".svg")  # of files that a figure may be sav
 # Colours that colour-blind readers can tell apart (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 TINT = (213, 94, 0)  # vermillion, which is rare in photographs
+GAP = 190  # the grey between small pictures, so that white ones can be told from it
+HEAT = "cividis"  # amounts: from dark blue to yellow, to colour-blind readers alike
+MISSED, FALSE = (0, 114, 178), (230, 159, 0)  # blue and orange, of errors
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -60,6 +66,30 @@ def overlay(rgb, mask, opacity=0.4):
     return drawn
 
 
+def errors(rgb, mask, truth):
+    """Draw where a mask is wrong: class 1 missed in blue, falsely marked in orange.
+
+    Parameters
+    ----------
+    rgb : ndarray, (H, W, 3) uint8
+        The image; it is shown in pale grey, so that no colour of its own misleads.
+    mask : ndarray, (H, W) uint8
+        The predicted classes, 0 or 1.
+    truth : ndarray, (H, W) uint8
+        0, 1, or another value where unlabelled: there nothing is wrong.
+
+    Returns
+    -------
+    ndarray, (H, W, 3) uint8
+        The drawn image.
+    """
+    pale = (128 + rgb.mean(2) / 2).astype(np.uint8)
+    drawn = np.repeat(pale[..., None], 3, axis=2)
+    drawn[(mask == 0) & (truth == 1)] = MISSED
+    drawn[(mask == 1) & (truth == 0)] = FALSE
+    return drawn
+
+
 def as_grey(truth):
     """Make a truth or mask fit to be shown: black, white, and grey where unlabelled.
 
@@ -76,7 +106,7 @@ def as_grey(truth):
     return np.where(truth > 1, 0.5, truth)
 
 
-def loss_curve(training_loss, held_out_loss, iou, kept):
+def loss_curve(training_loss, held_out_loss, iou, kept, planned=None):
     """Plot losses and held-out IoU against epochs.
 
     Parameters
@@ -85,6 +115,8 @@ def loss_curve(training_loss, held_out_loss, iou, kept):
         One value an epoch, the first for epoch 1.
     kept : int
         The number of the epoch whose weights are kept, from 1.
+    planned : int, optional
+        How many epochs there is room for while the training goes on.
 
     Returns
     -------
@@ -96,6 +128,7 @@ def loss_curve(training_loss, held_out_loss, iou, kept):
     from matplotlib.ticker import MaxNLocator
 
     epochs = range(1, len(training_loss) + 1)
+    last = planned or len(epochs)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 5.5), layout="constrained")
         top, bottom = figure.subplots(2, sharex=True, height_ratios=(3, 2))
@@ -115,11 +148,41 @@ def loss_curve(training_loss, held_out_loss, iou, kept):
             # Inside the panel, wherever the point lies.
             xytext=(0, -16 if iou[kept - 1] > 0.3 else 10),
             textcoords="offset points",
-            ha="right" if kept > len(epochs) / 2 else "left",
+            ha="right" if kept > last / 2 else "left",
         )
-        limits = {"xlim": (0, len(epochs) + 1), "ylim": (0, 1)}
+        limits = {"xlim": (0, last + 1), "ylim": (0, 1)}
         bottom.set(xlabel="epoch", ylabel="held-out IoU", **limits)
         bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def precision_recall(precision, recall, point, label):
+    """Plot precision against recall, and one point of the curve.
+
+    Parameters
+    ----------
+    precision, recall : ndarray, (thresholds,) float64
+        The curve, from `segutils.precision_recall`.
+    point : tuple of two float
+        The precision and the recall to mark.
+    label : str
+        What the point is.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One panel, both axes from 0 to 1.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4, 3.4), layout="constrained")
+        axis = figure.subplots()
+        axis.plot(recall, precision, color=BLUE)
+        axis.plot(point[1], point[0], "o", color=VERMILLION, label=label)
+        axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
+        axis.legend(loc="lower left")
     return figure
 
 
@@ -166,6 +229,106 @@ def gallery(pictures, titles=(), columns=None, width=10, white=None):
     return figure
 
 
+def with_detail(whole, detail, box, titles, width=10):
+    """Show a picture, a part of it outlined, and that part enlarged beside it.
+
+    Parameters
+    ----------
+    whole, detail : ndarray, (H, W, 3) uint8 or (H, W) of values 0 to 1
+        The picture and its part, of the same shape or nearly so.
+    box : tuple of float
+        Top, left, bottom and right of the part within `whole`, in pixels of `whole`.
+    titles : sequence of two str
+        A title for each.
+    width : float
+        The figure's width in inches.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The two side by side.
+    """
+    from matplotlib.patches import Rectangle
+
+    figure = gallery([whole, detail], titles, width=width, white=1)
+    top, left, bottom, right = box
+    place = (left - 0.5, top - 0.5)  # pixel (0, 0) is drawn from -0.5 to 0.5
+    for colour, linewidth in (("black", 3), ("white", 1.5)):  # seen on any ground
+        outline = Rectangle(place, right - left, bottom - top, fill=False)
+        outline.set(edgecolor=colour, linewidth=linewidth)
+        figure.axes[0].add_patch(outline)
+    return figure
+
+
+def first_layer(filters, maps, columns=8):
+    """Show the first layer's filters, each above what it finds in an image.
+
+    Parameters
+    ----------
+    filters : ndarray, (N, 3, 3, 3) float32
+        The weights, the colour channels last. Mid-grey is 0; all share one scale.
+    maps : ndarray, (N, H, W) float32
+        Each filter's map of one image, black where it is 0.
+    columns : int
+        How many filters stand in a row.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Rows of filters and rows of maps, in turn.
+    """
+    colours = 0.5 + filters / (2 * abs(filters).max())
+    rows = []
+    for start in range(0, len(filters), columns):
+        rows += [*colours[start : start + columns], *maps[start : start + columns]]
+    return gallery(rows, columns=columns)
+
+
+def contact_sheet(rows, titles=(), width=12):
+    """Show rows of small square pictures, each row with its name.
+
+    Parameters
+    ----------
+    rows : dict of str to sequence of ndarray, (s, s, 3) uint8 or (s, s) of 0 to 1
+        Each row's name and pictures, all of one side.
+    titles : sequence of str
+        A title for each column, or none.
+    width : float
+        The figure's width in inches; its height is the same for few and many pictures.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        All pictures on one sheet.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    columns = max(map(len, rows.values()))
+    side = len(next(iter(rows.values()))[0])
+    gap = max(side // 16, 1)
+    pitch = side + gap  # pixels from one picture to the next
+    # One array is drawn many times faster than a panel for each picture.
+    shape = (len(rows) * pitch + gap, columns * pitch + gap, 3)
+    sheet = np.full(shape, GAP, np.uint8)
+    for row, pictures in enumerate(rows.values()):
+        for column, picture in enumerate(pictures):
+            rgb = picture if picture.ndim == 3 else 255 * picture[..., None]
+            top, left = row * pitch + gap, column * pitch + gap
+            sheet[top : top + side, left : left + side] = rgb
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        size = (width, 0.4 + 0.075 * width * len(rows))
+        figure = Figure(figsize=size, layout="constrained")
+        axis = figure.subplots()
+        axis.imshow(sheet)
+        middles = gap + side / 2 + pitch * np.arange(max(columns, len(rows)))
+        axis.set_yticks(middles[: len(rows)], rows)
+        axis.set_xticks(middles[: len(titles)], titles)
+        axis.tick_params(length=0, labeltop=True, labelbottom=False)
+        axis.spines[:].set_visible(False)
+    return figure
+
+
 def boxes(rgb, groups, width=7):
     """Draw rectangles on an image.
 
@@ -185,23 +348,145 @@ def boxes(rgb, groups, width=7):
     """
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
 
     with matplotlib.rc_context(STYLE):
         size = (width, width * rgb.shape[0] / rgb.shape[1] + 0.4)
         figure = Figure(figsize=size, layout="constrained")
         axis = figure.subplots()
         axis.axis("off")
-        axis.imshow(rgb)
-        for label, (colour, corners) in groups.items():
-            for top, left, bottom, right in corners:
-                # Pixel (0, 0) is drawn from -0.5 to 0.5.
-                place = (left - 0.5, top - 0.5)
-                box = Rectangle(place, right - left, bottom - top, fill=False)
-                box.set(edgecolor=colour, linewidth=1.5, label=label)
-                axis.add_patch(box)
-                label = None  # one entry in the legend for all boxes of a group
+        _show_thinned(axis, rgb, width)
+        _add_boxes(axis, groups)
         figure.legend(loc="outside upper center", ncols=len(groups))
+    return figure
+
+
+def _show_thinned(axis, picture, width, **more):
+    """Show a picture `width` inches wide, with no more pixels than can be seen.
+
+    A large photograph would else take long to draw; the axis counts its own pixels.
+    """
+    height, breadth = picture.shape[:2]
+    step = max(round(breadth / (100 * width)), 1)
+    # Pixel (0, 0) is drawn from -0.5 to 0.5.
+    extent = (-0.5, breadth - 0.5, height - 0.5, -0.5)
+    return axis.imshow(picture[::step, ::step], extent=extent, **more)
+
+
+def _add_boxes(axis, groups):
+    """Draw rectangles on a picture; `groups` as for `boxes`."""
+    from matplotlib.collections import PolyCollection
+
+    for label, (colour, corners) in groups.items():
+        top, left, bottom, right = np.reshape(corners, (-1, 4)).T - 0.5
+        x = np.stack([left, right, right, left], 1)
+        y = np.stack([top, top, bottom, bottom], 1)
+        drawn = PolyCollection(np.stack([x, y], 2), facecolors="none", linewidths=1.5)
+        drawn.set(edgecolor=colour, label=label)
+        axis.add_collection(drawn, autolim=False)
+
+
+def heat_map(values, label, width=7):
+    """Show an amount for each pixel of an image, with the scale beside it.
+
+    Parameters
+    ----------
+    values : ndarray, (H, W)
+        The amounts, 0 or more.
+    label : str
+        What they are.
+    width : float
+        The figure's width in inches.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The map, with its scale below.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        size = (width, width * values.shape[0] / values.shape[1] + 0.7)
+        figure = Figure(figsize=size, layout="constrained")
+        axis = figure.subplots()
+        axis.axis("off")
+        shown = _show_thinned(axis, values, width, cmap=HEAT, vmin=0)
+        bar = {"location": "bottom", "aspect": 40, "pad": 0.02}
+        figure.colorbar(shown, label=label, **bar)
+    return figure
+
+
+def influence(rgb, change, groups):
+    """Show which outputs a change of the input moved, and how far.
+
+    Parameters
+    ----------
+    rgb : ndarray, (H, W, 3) uint8
+        The input.
+    change : ndarray, (H, W)
+        How far each output moved, 0 or more.
+    groups : dict of str to (colour, list of (top, left, bottom, right))
+        Rectangles to draw on both, as for `boxes`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The input and the change beside each other; white where nothing moved at all.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(9, 4.6), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.imshow(rgb)
+        left.set_title("input", fontsize=10)
+        _show_change(figure, right, change, "how far the outputs moved")
+        for axis in (left, right):
+            _add_boxes(axis, groups)
+        handles = left.get_legend_handles_labels()
+        figure.legend(*handles, loc="outside upper center", ncols=len(groups))
+    return figure
+
+
+def _show_change(figure, axis, change, title):
+    """Show amounts of every order of magnitude; white where there is none at all."""
+    shown = axis.imshow(change, cmap=HEAT, norm="log", clim=(1e-6, 1))
+    axis.set_title(f"{title}: at most {change.max():.1g}", fontsize=10)
+    bar = figure.colorbar(shown, ax=axis, shrink=0.9, ticks=[1e-6, 1e-4, 1e-2, 1])
+    bar.minorticks_off()  # they would take a third of the time
+
+
+def seams(whole, tiled):
+    """Compare what a network says of an image in one pass and in tiles.
+
+    Parameters
+    ----------
+    whole, tiled : ndarray, (H, W) float32
+        The margins in one pass and in tiles.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Both and how far they differ; white where they are equal bit for bit.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(12, 3.9), layout="constrained")
+        panels = figure.subplots(1, 3)
+        low, high = np.percentile(whole, (1, 99))  # a few extremes would dim the rest
+        grey = {"cmap": "gray", "vmin": low, "vmax": high}
+        named = {"in one pass": whole, "in tiles": tiled}
+        for axis, (name, margin) in zip(panels, named.items(), strict=False):
+            axis.imshow(margin, **grey)
+            axis.set_title(name, fontsize=10)
+        _show_change(figure, panels[2], abs(tiled - whole), "difference")
+        for axis in panels:
+            axis.grid(False)
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
     return figure
 
 
@@ -283,3 +568,25 @@ def save(figure, path):
     """
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=110)
+
+
+def png(figure, dpi=80):
+    """Give a figure as a PNG, for a picture in the page that changes.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The figure.
+    dpi : float
+        Pixels to an inch.
+
+    Returns
+    -------
+    bytes
+        The PNG file's content.
+    """
+    with io.BytesIO() as file:
+        # Little compression: it takes half of the time otherwise.
+        options = {"compress_level": 1}
+        figure.savefig(file, format="png", dpi=dpi, pil_kwargs=options)
+        return file.getvalue()

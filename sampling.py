@@ -4,7 +4,7 @@ Contents
 --------
 The split        Block, hold_out
 Patches          training_pixels, patch_size, origin_weights, draw_origins,
-                 cut_patches, jitter
+                 coverage, cut_patches, jitter
 """
 
 import math
@@ -258,6 +258,29 @@ def draw_origins(weights, count, generator):
     places = torch.searchsorted(cumulative, drawn * cumulative[-1], right=True)
     width = weights.shape[1]
     return torch.stack([places // width, places % width], 1)
+
+
+def coverage(weights, size):
+    """Say how likely a patch is to contain each pixel.
+
+    Parameters
+    ----------
+    weights : ndarray, (H - size + 1, W - size + 1) float64
+        The probability of each place, from `origin_weights`.
+    size : int
+        A patch's side in pixels.
+
+    Returns
+    -------
+    ndarray, (H, W) float64
+        Values of 0 to 1: the sum of the weights of all patches that lie over a pixel.
+    """
+    # An integral image once more; a pixel is in the patches of `size` x `size` places.
+    table = np.pad(weights, size).cumsum(0).cumsum(1)
+    lower, upper = table[size:-1], table[: -size - 1]
+    sums = lower[:, size:-1] - lower[:, : -size - 1]
+    sums -= upper[:, size:-1] - upper[:, : -size - 1]
+    return sums.clip(0)  # not a little under it, by rounding
 
 
 def cut_patches(versions, truth, which, origins, size, symmetries):

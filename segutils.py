@@ -8,7 +8,7 @@ Contents
 The network      FCNN, Folded, Graphed, input_span, HALO, RECEPTIVE_RADIUS
 The tiler        Span, Tile, spans, tiles
 Prediction       tile_margins, margins, probabilities, sigmoid, segment
-Loss and scores  segmentation_loss, scores, score_table
+Loss and scores  segmentation_loss, scores, precision_recall, score_table
 The model file   save_model, load_model
 The device       choose_device, choose_precision
 
@@ -690,6 +690,33 @@ def scores(mask, truth):
         "recall": ratio(hit, hit + missed),
         "accuracy": ratio(total - false - missed, total),
     }
+
+
+def precision_recall(probability, truth, thresholds):
+    """Give precision and recall of class 1 for many thresholds at once.
+
+    Parameters
+    ----------
+    probability : ndarray, (H, W) float32
+        Of class 1; a pixel is marked where it is above a threshold.
+    truth : ndarray, (H, W) uint8
+        0, 1 or `UNLABELLED`.
+    thresholds : ndarray, (T,) float
+        The thresholds.
+
+    Returns
+    -------
+    precision, recall : ndarray, (T,) float64
+        As `scores` has them; NaN where they are 0 / 0.
+    """
+    thresholds = np.asarray(thresholds, probability.dtype)  # compared as `>` compares
+    classes = [np.sort(probability[truth == label]) for label in (1, 0)]
+    hit, false = (
+        len(values) - np.searchsorted(values, thresholds, side="right")
+        for values in classes
+    )
+    with np.errstate(invalid="ignore"):
+        return hit / (hit + false), hit / np.float64(len(classes[0]))
 
 
 def score_table(title, rows):

@@ -98,10 +98,15 @@ def draw_versions(count, generator):
     return (drawn - len(VERSIONS) + 1).clamp(min=0)
 
 
+def margins_inside(model, rgb, block):
+    """Give a block's margins as they are in the whole image."""
+    around = block.grown(sampling.GUARD, rgb.shape[:2])
+    return segutils.margins(model, rgb[around.slices])[block.within(around)]
+
+
 def evaluate(model, rgb, truth, block):
     """Give the loss and the scores of the held-out block."""
-    around = block.grown(sampling.GUARD, truth.shape)
-    margin = segutils.margins(model, rgb[around.slices])[block.within(around)]
+    margin = margins_inside(model, rgb, block)
     answer = truth[block.slices]
     loss = segutils.segmentation_loss(torch.tensor(margin), torch.tensor(answer))
     return loss.item(), segutils.scores(margin > 0, answer)
@@ -116,7 +121,7 @@ class Epoch(NamedTuple):
     scores: dict  # of the held-out block
 
 
-def train(model, rgb, truth, block, size, epochs, steps, seed):
+def train(model, rgb, truth, block, size, epochs, steps, seed, peak_rate=LEARNING_RATE):
     """Train the model, `epochs` times `steps` batches; yields after each epoch."""
     device = model.conv1.weight.device
     versions = torch.tensor(image_versions(rgb), device=device)
@@ -125,10 +130,10 @@ def train(model, rgb, truth, block, size, epochs, steps, seed):
     batch = segutils.MAX_PIXELS // size**2  # patches in the budget of one forward pass
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(
-        model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY
+        model.parameters(), peak_rate, weight_decay=WEIGHT_DECAY
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, LEARNING_RATE, total_steps=epochs * steps
+        optimiser, peak_rate, total_steps=epochs * steps
     )
     for number in range(1, epochs + 1):
         model.train()
@@ -172,6 +177,17 @@ def keep_best(model, training, epochs):
     finally:
         bar.close()
     return history, best, weights
+
+
+def draw_curves(history, best, planned=None):
+    """Plot the losses and the held-out IoU of all epochs so far."""
+    return figures.loss_curve(
+        [epoch.training_loss for epoch in history],
+        [epoch.held_out_loss for epoch in history],
+        [epoch.scores["IoU"] for epoch in history],
+        best.number,
+        planned,
+    )
 
 
 def new_model(rgb, seed, device):
@@ -228,16 +244,6 @@ def report(model, looks, history, best, rgb, truth, block):
         f"always class {larger}": constant,
     }
     print(segutils.score_table("held-out block", rows))
-
-
-def draw_curves(history, best):
-    """Plot the losses and the held-out IoU of all epochs."""
-    return figures.loss_curve(
-        [epoch.training_loss for epoch in history],
-        [epoch.held_out_loss for epoch in history],
-        [epoch.scores["IoU"] for epoch in history],
-        best.number,
-    )
 
 
 def save(args, colours, looks, history, best, weights):

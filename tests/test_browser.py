@@ -18,6 +18,7 @@ from contextlib import closing, suppress
 
 import pytest
 from conftest import ROOT
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 
@@ -45,7 +46,10 @@ SETTINGS = {
         "windowingMode": "none",  # draw the cells out of view too
         "autoStartDefaultKernel": True,  # ask nobody which kernel
     },
-    "@jupyterlab/apputils-extension:notification": {"checkForUpdates": False},
+    "@jupyterlab/apputils-extension:notification": {
+        "checkForUpdates": False,
+        "fetchNews": "false",  # else a question covers a corner of the page
+    },
 }
 QUIET = (  # no sandbox: it cannot be had as root; the rest looks nothing up
     "--no-sandbox --disable-gpu --disable-background-networking "
@@ -65,6 +69,10 @@ RUN_ALL = """async () => {
     run.finally(() => { window.finished = true; });
 }"""
 READ = "() => window.jupyterapp.shell.currentWidget.model.toJSON()"
+CHANGED = """before => {
+    const pictures = document.querySelectorAll("img.widget-image");
+    return before.every((source, i) => pictures[i].src !== source);
+}"""
 WIDTH = "async picture => { await picture.decode(); return picture.naturalWidth; }"
 
 
@@ -106,6 +114,8 @@ def server(tmp_path_factory):
     shutil.copytree(ROOT, root, ignore=made)
     config.write_text(CONFIG.format(port=port, root=str(root), settings=str(home)))
     (home / "overrides.json").write_text(json.dumps(SETTINGS))
+    quick = [sys.executable, "train.py", "--epochs", "2"]  # a model for predict.ipynb
+    subprocess.run(quick, cwd=root, check=True, capture_output=True)
     # Neither read the settings of whoever runs the test, nor leave files about.
     places = ["TMPDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"]
     with log.open("w") as written:
@@ -141,12 +151,16 @@ def page(browser):
     page.close()
 
 
-def open_and_run(page, server, name):
-    """Run all cells of a notebook, see that none failed, and give its cells."""
+def open_and_start(page, server, name):
+    """Open a notebook and begin to run all of its cells."""
     path = f"notebooks/{name}.ipynb"
     page.goto(f"{server}/lab/tree/{path}?reset")  # not what was open before
     page.wait_for_function(READY, arg=path)
     page.evaluate(RUN_ALL)
+
+
+def finish(page):
+    """Wait until all cells have run, see that none failed, and give the cells."""
     page.wait_for_function("() => window.finished")
     cells = page.evaluate(READ)["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
@@ -155,6 +169,36 @@ def open_and_run(page, server, name):
     assert not [o for o in outputs if {o["output_type"], o.get("name")} & red]
     assert not [cell["id"] for cell in code if not cell["execution_count"]]
     return cells
+
+
+def open_and_run(page, server, name):
+    """Run all cells of a notebook, see that none failed, and give its cells."""
+    open_and_start(page, server, name)
+    return finish(page)
+
+
+def moved(page, description, key="ArrowRight"):
+    """Move a slider by one step, as a person does by the keyboard."""
+    slider = page.locator(".widget-slider", has_text=description)
+    slider.locator(".noUi-handle").press(key)
+
+
+def changes(page, picture):
+    """Give a function that waits until a picture is another than it is now."""
+    before = picture.get_attribute("src")
+
+    def wait():
+        other = "([picture, before]) => picture.src !== before"
+        page.wait_for_function(other, arg=[picture.element_handle(), before])
+
+    return wait
+
+
+def upload(page, *files):
+    """Give files to the page's upload button."""
+    with page.expect_file_chooser() as chooser:
+        page.locator("button.widget-upload").click()
+    chooser.value.set_files(files)
 
 
 def picture_width(page, number):
@@ -175,3 +219,82 @@ def test_explore_draws_every_picture(page, server):
     assert drawing
     for number in drawing:
         assert picture_width(page, number) > 100
+
+
+def slider(page, name):
+    """Find the handle of a slider by the name that stands beside it."""
+    return page.locator(".widget-hslider", has_text=name).locator(".noUi-handle")
+
+
+def test_patch_size_slider_draws_other_pictures(page, server):
+    open_and_run(page, server, "explore")
+    handle, pictures = slider(page, "patch size"), page.locator("img.widget-image")
+
+    def sources():
+        return [pictures.nth(i).get_attribute("src") for i in range(3)]  # of a batch
+
+    handle.scroll_into_view_if_needed()
+    before = sources()
+    handle.press("ArrowRight")
+    page.wait_for_function(CHANGED, arg=before)
+    page.get_by_text("4 x 128 x 128 = 65,536 pixels, 100% of the budget").wait_for()
+    before, place = sources(), handle.bounding_box()
+    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 300, y, steps=5)  # beyond the slider's end
+    page.mouse.up()
+    page.wait_for_function(CHANGED, arg=before)
+    page.get_by_text("1024 x 8 x 8 = 65,536 pixels, 100% of the budget").wait_for()
+    for number in range(3):
+        assert pictures.nth(number).evaluate(WIDTH) > 400
+
+
+def test_training_is_drawn_and_stops_at_the_button(page, server):
+    open_and_start(page, server, "train")
+    page.get_by_text(re.compile(r"^epoch 2 of \d+")).wait_for()
+    another = changes(page, page.locator("img.widget-image").first)
+    another()  # the curves grow while the cell is at work
+    page.get_by_role("button", name="Stop").click()
+    cells = finish(page)
+    number = next(n for n, cell in enumerate(cells) if cell["id"] == "train-shown")
+    said = page.locator(".jp-Notebook .jp-Cell").nth(number).inner_text()
+    epochs, planned, kept = map(
+        int, re.search(r"(\d+) of (\d+) epochs; kept: epoch (\d+)", said).groups()
+    )
+    assert kept <= epochs < planned
+    past = changes(page, page.locator("img.widget-image").last)
+    moved(page, "saved epoch", "Home" if kept > 1 else "End")
+    past()
+
+
+def test_prediction_follows_opacity_and_threshold(page, server):
+    open_and_run(page, server, "predict")
+    canvas = page.locator("img.widget-image").first
+    table = page.locator(".widget-html-content pre")
+    another, before = changes(page, canvas), table.inner_text()
+    moved(page, "opacity")
+    another()
+    assert table.inner_text() == before
+    another = changes(page, canvas)
+    moved(page, "threshold", "PageUp")
+    another()
+    table.get_by_text("threshold 0.50").wait_for(state="detached")
+    iou, other = (text.split()[-5] for text in (before, table.inner_text()))
+    assert float(iou) != float(other)
+
+
+def test_upload_is_predicted_or_refused_in_one_line(page, server, tmp_path):
+    open_and_run(page, server, "predict")
+    canvas = page.locator("img.widget-image").first
+    mine, notes = tmp_path / "mine.png", tmp_path / "notes.png"
+    Image.open(ROOT / "data/new/rgb.png").crop((0, 0, 301, 200)).save(mine)
+    notes.write_text("dear diary")
+    another = changes(page, canvas)
+    upload(page, mine)
+    another()
+    page.get_by_text("there is no truth to compare").wait_for()
+    upload(page, notes)
+    error = page.get_by_text("error: notes.png: is no image")
+    error.wait_for()
+    assert "\n" not in error.inner_text()

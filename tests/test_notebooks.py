@@ -5,7 +5,10 @@ import pytest
 from conftest import ROOT
 from nbclient import NotebookClient
 from nbconvert import PythonExporter
+from PIL import Image
 from traitlets.config.loader import PyFileConfigLoader
+
+import train
 
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -40,12 +43,13 @@ def test_notebook_is_committed_clean(path):
     assert len(set(ids)) == len(ids)
 
 
-def execute(project, name, **changes):
-    """Run a notebook of the copied project; give its code cells."""
+def execute(project, name, last="", **changes):
+    """Run a notebook of the copied project, and a last cell; give its code cells."""
     notebook = nbformat.read(project / f"notebooks/{name}.ipynb", as_version=4)
     for cell in notebook.cells:
         for old, new in changes.items():
             cell.source = cell.source.replace(old, new)
+    notebook.cells.append(nbformat.v4.new_code_cell(last))
     NotebookClient(
         notebook,
         timeout=300,
@@ -66,19 +70,160 @@ def complaints(cells):
 
 def test_explore_runs_on_ones_own_scene(project):
     cells = execute(project, "explore")
-    assert pictures(cells) == 8
+    assert pictures(cells) == 10
     assert complaints(cells) == []
+
+
+SLIDE_IN_EXPLORE = """
+def slide(slider, value, changed, same=()):
+    before = [bytes(picture.value) for picture in (*changed, *same)]
+    slider.value = value
+    after = [bytes(picture.value) for picture in (*changed, *same)]
+    assert all(png.startswith(b"\\x89PNG") for png in after)
+    moved = [old != new for old, new in zip(before, after)]
+    assert moved == [True] * len(changed) + [False] * len(same), slider.description
+
+batch = [places_picture, sheet_picture]
+slide(size_slider, 32, [*batch, often_picture])
+assert (count_slider.value, count_slider.max) == (64, 64)
+assert spent.value == "64 x 32 x 32 = 65,536 pixels, 100% of the budget"
+slide(count_slider, 5, batch, [often_picture])
+assert spent.value == "5 x 32 x 32 = 5,120 pixels, 8% of the budget"
+count_slider.value = 1000  # more than the budget
+assert count_slider.value == 64
+slide(share_slider, 1, [*batch, often_picture])
+slide(seed_slider, 7, batch, [often_picture])
+for size in sizes:
+    size_slider.value = size
+    assert count_slider.max * size**2 == segutils.MAX_PIXELS
+slide(row_slider, 17, [field_picture])
+slide(col_slider, 31, [field_picture])
+assert (reached(16), reached(18), reached(31)) == ((10, 24), (12, 26), (24, 32))
+slide(tile_slider, 3, [tile_place, tile_picture])
+slide(halo_slider, 5, [seams_picture])
+slide(halo_slider, 6, [seams_picture])
+exact = seams_picture.value
+slide(halo_slider, 0, [seams_picture])
+halo_slider.value = 8  # more than is needed, and exact, too
+assert seams_picture.value == exact
+"""
+
+
+def test_each_slider_of_explore_draws_other_pictures(project):
+    for name in ("rgb", "gt"):
+        with Image.open(ROOT / f"data/{name}.png") as image:
+            image.crop((400, 500, 700, 800)).save(project / f"data/{name}.png")
+    assert complaints(execute(project, "explore", SLIDE_IN_EXPLORE)) == []
 
 
 def test_train_and_predict_run_one_after_the_other(project):
     short = {"parse_args([])": 'parse_args(["--epochs", "3"])'}
     cells = execute(project, "train", **short)
-    assert pictures(cells) == 6
+    assert pictures(cells) == 9
     assert complaints(cells) == []
     for name in ("model.pt", "loss_vs_epochs.png"):
         assert (project / name).exists()
     ours = {"data/new/": "data/"}  # the small scene is the only one here
     cells = execute(project, "predict", **ours)
-    assert pictures(cells) == 4
+    assert pictures(cells) == 6
     assert complaints(cells) == []
     assert (project / "predictions.jpg").exists()
+
+
+def test_stop_keeps_the_best_weights_and_the_epoch_slider_goes_back(project):
+    changes = {
+        "parse_args([])": 'parse_args(["--epochs", "6"])',
+        # As a person would, while the second epoch is drawn.
+        "draw_epoch(seen)\n": "draw_epoch(seen); len(seen) == 2 and stop.click()\n",
+    }
+    last = """
+assert (len(history), len(saved), args.epochs) == (2, 2, 6)
+assert "2 of 6 epochs" in progress.value
+assert best.held_out_loss == min(epoch.held_out_loss for epoch in history)
+assert all(torch.equal(weights[name], saved[best.number - 1][name]) for name in weights)
+assert curves.value[1:4] == watch.value[1:4] == b"PNG"
+drawn = {}
+for epoch.value in (1, 2, 1):
+    assert drawn.setdefault(epoch.value, past.value) == past.value
+assert drawn[1] != drawn[2]
+"""
+    cells = execute(project, "train", last, **changes)
+    assert complaints(cells) == []
+
+
+def test_training_follows_its_controls(project):
+    # What is set before the training counts, as after a person has moved it.
+    moved = "epochs.value, rate.value, seed.value = 2, 1e-3, 5\nargs.epochs, args.seed"
+    last = """
+assert (len(history), args.seed) == (2, 5)
+the_plan = (block, size, 2, steps, 5)
+def losses(*rate):
+    model = new_model(rgb, 5, device)
+    training = train(model, rgb, truth, *the_plan, *rate)
+    return [epoch.training_loss for epoch in training]
+assert np.allclose(losses(1e-3), [epoch.training_loss for epoch in history])
+assert not np.allclose(losses(), losses(1e-3), rtol=0.01)
+"""
+    assert (
+        complaints(execute(project, "train", last, **{"args.epochs, args.seed": moved}))
+        == []
+    )
+
+
+@pytest.fixture
+def trained(project):
+    """The copied project with a model, trained for a few seconds."""
+    train.main(["--epochs", "3"])
+    return project
+
+
+def test_prediction_follows_every_control(trained):
+    last = """
+def drawn():
+    return canvas.value, plot.value, table.value
+
+moves = [(opacity, 0.9), (threshold, 0.7), (zoom, 8), (across, 10), (down, 90)]
+for control, value in moves + [(view, name) for name in VIEWS if name != view.value]:
+    before = drawn()
+    control.value = value
+    assert (drawn()[0] != before[0]), (control.description, value)
+    assert (drawn()[1:] != before[1:]) == (control is threshold)
+marked = shown["prediction"].probability > 0.7
+assert 0.01 < marked.mean() < 0.99
+assert f"{segutils.scores(marked, picture.truth)['IoU']:.3f}" in table.value
+
+save.click()
+assert told.value == "wrote masks/data-rgb.png and masks/data-rgb-overlay.png"
+written, _ = images.read_truth("masks/data-rgb.png")
+assert (written == marked).all()
+"""
+    execute(trained, "predict", last, **{"data/new/": "data/"})
+
+
+def test_upload_is_segmented_or_refused_in_one_line(trained):
+    last = """
+from datetime import datetime
+from traitlets import Bunch
+
+def send(name, content):
+    facts = {"type": "image/png", "size": len(content), "last_modified": datetime.now()}
+    upload.value = (Bunch(name=name, content=memoryview(content), **facts),)
+
+view.value = "errors"
+send("mine.png", Path("data/rgb.png").read_bytes())
+assert told.value == "" and choice.value is None
+assert shown["prediction"].picture.name == "mine.png"
+assert (shown["prediction"].mask == mask).all()
+assert "no truth" in table.value and plot.value == b""
+assert list(view.options) == ["image", "prediction", "probability"]
+
+before = canvas.value
+send("notes<b>.png", b"dear diary")
+line = "error: notes&lt;b&gt;.png: is no image that can be read"
+assert told.value.startswith(line) and "\\n" not in told.value
+assert canvas.value == before
+
+choice.value = "data/rgb.png"  # and back to an image with a truth
+assert told.value == "" and plot.value and "errors" in view.options
+"""
+    execute(trained, "predict", last, **{"data/new/": "data/"})

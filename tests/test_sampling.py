@@ -178,3 +178,12 @@ def test_training_area():
     truth = np.zeros((100, 100), np.uint8)
     area = sampling.training_pixels(truth, Block(0, 0, 40, 50))
     assert area == 100 * 100 - (40 + sampling.GUARD) * (50 + sampling.GUARD)
+
+
+def test_coverage_counts_the_patches_over_each_pixel():
+    weights = np.random.default_rng(0).random((30, 41))
+    weights[5:20, 7:30] = 0
+    counted = np.zeros((37, 48))
+    for (top, left), weight in np.ndenumerate(weights):
+        counted[top : top + 8, left : left + 8] += weight
+    np.testing.assert_allclose(sampling.coverage(weights, 8), counted, atol=1e-9)

@@ -351,6 +351,23 @@ def test_scores_that_are_not_defined_are_nan():
     assert segutils.score_table("t", {"a": found}).splitlines()[1].split()[1] == "-"
 
 
+def test_precision_recall_are_the_scores_at_each_threshold():
+    draw = np.random.default_rng(0)
+    probability = draw.integers(0, 11, (20, 30)).astype(np.float32) / 10
+    truth = draw.choice(np.array([0, 1, 255], np.uint8), (20, 30))
+    thresholds = np.linspace(0, 1, 11)  # each is some pixel's own value
+    precision, recall = segutils.precision_recall(probability, truth, thresholds)
+    for at, threshold in enumerate(thresholds.tolist()):
+        mask = (probability > threshold).astype(np.uint8)
+        found = segutils.scores(mask, truth)
+        np.testing.assert_equal(
+            (precision[at], recall[at]), (found["precision"], found["recall"])
+        )
+    assert np.isnan(precision[-1])  # nothing is above 1
+    _, none = segutils.precision_recall(probability, 0 * truth, thresholds)
+    assert np.isnan(none).all()
+
+
 # ------------------------------------------------------------------ the model file
 
 
