@@ -60,7 +60,8 @@ def whole_file(path):
         The folder is missing or cannot be written.
     """
     target = Path(os.path.realpath(path))  # what a symbolic link points to
-    temporary = _new_file_beside(target)
+    # With the suffix of the name that was given: a link's target may have another.
+    temporary = _new_file_beside(target.with_suffix(Path(path).suffix))
     try:
         yield temporary
         os.replace(temporary, target)
@@ -177,11 +178,20 @@ def ahead(function, items, threads=1, waiting=1, initializer=None):
     def results():
         with pool:
             try:
-                for item in items:
-                    begun.append(pool.submit(function, item))
+                failed = None
+                while True:
+                    try:
+                        begun.append(pool.submit(function, next(items)))
+                    except StopIteration:
+                        break
+                    except Exception as error:  # of an item; those begun are given
+                        failed = error
+                        break
                     yield begun.popleft().result()
                 while begun:
                     yield begun.popleft().result()
+                if failed:
+                    raise failed
             finally:
                 for future in begun:
                     future.cancel()  # nobody asks for them any more

@@ -21,7 +21,7 @@ import images
 import segutils
 
 
-TILES = 16  # of an image are looked at, evenly spread; most photos have no more
+TILES = 16  # of an image are looked at, evenly spread
 FAINT, GLARING = 8, 247  # pixels darker or brighter in every channel tell no colour
 REACH = 4  # pixels: contrast is measured over so many, nearer ones are mostly noise
 STRONGEST = 4  # the largest factor of light or contrast that is allowed for
@@ -49,11 +49,14 @@ def describe(rgb, truth):
     """
     larger = int((truth == 1).sum() > (truth == 0).sum())
     is_larger = truth == larger
+    contrast = _contrast([rgb], [is_larger])
+    if contrast is None:  # labelled in thin strokes only
+        contrast = _contrast([rgb], [np.ones(truth.shape, bool)])
     lowest, highest = np.percentile(rgb.reshape(-1, 3), RANGE, axis=0)
     return {
         "larger": larger,
         "colour": _typical_colour(rgb[is_larger]).tolist(),
-        "contrast": _contrast([rgb], [is_larger]).tolist(),
+        "contrast": contrast.tolist(),
         "lowest": lowest.tolist(),
         "highest": highest.tolist(),
     }
@@ -71,10 +74,10 @@ def _typical_colour(pixels):
 
 
 def _contrast(pictures, where):
-    """Give how far pixels `REACH` apart in a row differ: (3,) float64.
+    """Give how far pixels `REACH` apart in a row differ: (3,) float64, or None.
 
     `pictures` are (h, w, 3) uint8; `where` says for each which pixels count, (h, w)
-    bool: a pair counts where both of its pixels do.
+    bool: a pair counts where both of its pixels do. Without any pair it is not known.
     """
     total, count = np.zeros(3), 0
     for rgb, counts in zip(pictures, where, strict=True):
@@ -83,7 +86,7 @@ def _contrast(pictures, where):
         pairs = apart[counts[:, REACH:] & counts[:, :-REACH]]  # (N, 3)
         total += pairs.sum(0)
         count += len(pairs)
-    return np.maximum(total / max(count, 1), 0.1)
+    return np.maximum(total / count, 0.1) if count else None
 
 
 def adapt(model, looks, rgb):
@@ -125,8 +128,11 @@ def adapt(model, looks, rgb):
     if len(larger) < len(pixels) / 4:  # some strays would tell a wrong light
         return first, light
     light = _ratio(_typical_colour(larger), looks["colour"])
-    contrast = _ratio(_contrast(pictures, where), looks["contrast"])
-    return _in_light(model, looks, light, np.sqrt(light * contrast)), light
+    contrast = _contrast(pictures, where)
+    if contrast is None:
+        return _in_light(model, looks, light, light), light
+    spread = np.sqrt(light * _ratio(contrast, looks["contrast"]))
+    return _in_light(model, looks, light, spread), light
 
 
 def _ratio(found, known):

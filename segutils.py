@@ -812,7 +812,7 @@ def load_model(path, device="cpu"):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what the file holds instead
-            content = torch.load(path, device, weights_only=True)
+            content = torch.load(path, "cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # what damaged bytes raise is not bounded
@@ -839,8 +839,11 @@ def load_model(path, device="cpu"):
 
 def _are_two_colours(colours):
     try:
-        return [len(bytes(colour)) for colour in colours] == [3, 3]  # of 0 to 255 each
-    except (TypeError, ValueError):
+        return [len(bytes(list(colour))) for colour in colours] == [
+            3,
+            3,
+        ]  # of 0 to 255 each
+    except (TypeError, ValueError, OverflowError):
         return False
 
 
@@ -851,7 +854,7 @@ def _are_looks(looks):
         possible = values.shape == (4, 3) and ((values >= 0) & (values <= 255)).all()
         # What other images are divided by cannot be 0.
         return possible and values[:2].all() and looks["larger"] in (0, 1)
-    except (TypeError, ValueError, KeyError, IndexError):
+    except (TypeError, ValueError, KeyError, IndexError, OverflowError, RuntimeError):
         return False
 
 
@@ -926,10 +929,13 @@ def choose_precision(name, model):
 
 def _tile_seconds(model, precision):
     """Time the network on one tile, the best of some runs."""
-    rgb = np.zeros((MAX_SIDE, MAX_SIDE, 3), np.uint8)
-    spent = []
-    for _ in range(5):
-        start = time.perf_counter()
-        margins(model, rgb, precision)
-        spent.append(time.perf_counter() - start)
+    device = model.conv1.weight.device
+    with torch.no_grad():
+        network = _fastest(Folded(model.eval(), precision), device)
+        tile = torch.zeros((1, MAX_SIDE, MAX_SIDE, 3), dtype=torch.uint8, device=device)
+        spent = []
+        for _ in range(5):
+            start = time.perf_counter()
+            network(tile).cpu()
+            spent.append(time.perf_counter() - start)
     return min(spent)

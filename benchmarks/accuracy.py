@@ -45,7 +45,7 @@ import train  # noqa: E402
 
 SEEDS = (0, 1, 2)
 COLUMNS = ("IoU", "Dice", "precision", "recall")
-ABLATION_STEPS = 400
+ABLATION_STEPS = 300
 
 
 class Family(NamedTuple):

@@ -127,6 +127,26 @@ def test_ahead_raises_where_the_result_is_asked_for():
     assert list(results) == []
 
 
+def test_ahead_gives_what_was_begun_before_an_item_failed():
+    def items():
+        yield 1
+        raise ValueError("the second")
+
+    results = cli.ahead(lambda i: i + 1, items())
+    assert next(results) == 2
+    with pytest.raises(ValueError, match="the second"):
+        next(results)
+
+
+def test_whole_file_has_the_suffix_that_was_asked_for(tmp_path):
+    (tmp_path / "out.png").symlink_to("store")
+    with cli.whole_file(tmp_path / "out.png") as temporary:
+        assert temporary.suffix == ".png"
+        temporary.write_text("new")
+    assert (tmp_path / "store").read_text() == "new"
+    assert (tmp_path / "out.png").is_symlink()
+
+
 def test_begin_gives_what_the_first_part_gives_or_ends(capsys):
     handler = signal.getsignal(signal.SIGINT)
     try:

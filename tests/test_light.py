@@ -87,6 +87,20 @@ def test_contrast_is_half_allowed_for(two_tone):
     np.testing.assert_allclose(half, np.sqrt(2), rtol=0.05)
 
 
+def test_contrast_that_cannot_be_told_is_left_alone(two_tone):
+    rgb, truth = two_tone
+    strokes = np.full_like(truth, segutils.UNLABELLED)
+    strokes[:, ::9] = truth[:, ::9]  # no two labelled pixels of a row are near
+    looks = light.describe(rgb, strokes)
+    assert min(looks["contrast"]) > 1
+    model = brightness_model()
+    narrow = np.ascontiguousarray(rgb[:, :4])
+    adapted, told = light.adapt(model, looks, narrow)
+    np.testing.assert_allclose(
+        adapted.normalise.std.numpy(), model.normalise.std.numpy() * told, rtol=1e-5
+    )
+
+
 def test_a_gain_changes_nothing(model, scene):
     rgb, truth = scene
     rgb = rgb // 2 * 2  # even values, so that halving loses nothing
