@@ -2,42 +2,33 @@
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/accuracy.py [FOLDER]
-    python benchmarks/accuracy.py [FOLDER] --ablation
 
 FOLDER holds a folder for each family of scenes: ``train/rgb.png`` and ``train/gt.png``,
 and in each ``new-*`` an image never seen, with its truth. Every family is learned by
-train.py's default command and predicted by predict.py's, with three seeds. With
-``--ablation``, each part of the recipe is taken away alone instead, in a shorter
-training with one seed. The tables are written to benchmarks/results.md. On two cores
-the first takes about ten minutes for a family, the second five.
+train.py's default command and predicted by predict.py's, with three seeds. The tables
+are written to benchmarks/results.md. On two cores it takes ten minutes for a family.
 """
 
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, redirect_stdout
 from functools import partial
-from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
-from unittest import mock
 
 import numpy as np
-import torch
-from torch import nn
 from tqdm.auto import tqdm
 
 
 ROOT = Path(__file__).resolve().parent.parent
+SCENES = ROOT.parent / "shared/scenes"  # unless another folder is named
 sys.path.insert(0, str(ROOT))
 
 import peers  # noqa: E402
 
 import cli  # noqa: E402 - from the folder above
 import images  # noqa: E402
-import light  # noqa: E402
-import predict  # noqa: E402
 import sampling  # noqa: E402
 import segutils  # noqa: E402
 import train  # noqa: E402
@@ -45,7 +36,6 @@ import train  # noqa: E402
 
 SEEDS = (0, 1, 2)
 COLUMNS = ("IoU", "Dice", "precision", "recall")
-ABLATION_STEPS = 300
 
 
 class Family(NamedTuple):
@@ -115,13 +105,6 @@ def as_command(script, *arguments):
     """Run a script as a user does."""
     line = [sys.executable, ROOT / script, *map(str, arguments)]
     subprocess.run(line, check=True, capture_output=True)
-
-
-def in_process(script, *arguments):
-    """Run a script's main function here, where a part may have been taken away."""
-    main = {"train.py": train.main, "predict.py": predict.main}[script]
-    with redirect_stdout(StringIO()):
-        main(list(map(str, arguments)))
 
 
 def naive(family, seed):
@@ -197,109 +180,22 @@ def comparison(found):
     return lines
 
 
-# ------------------------------------------------------------------ the ablation
-
-
-class Idle(nn.BatchNorm2d):
-    """A batch normalisation that does nothing."""
-
-    def __init__(self, channels):
-        super().__init__(channels, eps=0)
-
-    def forward(self, x):
-        """Give `x` as it is."""
-        return x
-
-
-def cross_entropy(margin, truth):
-    """Give the loss without its Dice part."""
-    labelled = truth != segutils.UNLABELLED
-    entropy = nn.functional.binary_cross_entropy_with_logits
-    target = torch.where(labelled, truth, 0).float()
-    total = entropy(margin, target, labelled.float(), reduction="sum")
-    return total / labelled.sum().clamp(min=1)
-
-
-def unturned(*arguments):
-    """Cut patches without turning them."""
-    *others, symmetries = arguments
-    return CUT_PATCHES(*others, torch.zeros_like(symmetries))
-
-
-CUT_PATCHES = sampling.cut_patches
-EVENLY = partial(sampling.origin_weights, rare_share=0)
-
-# For each part: the module, what it is called there, and what takes its place.
-PARTS = {
-    "all of the recipe": [],
-    "without its own light": [(light, "adapt", lambda m, _, rgb: (m, np.ones(3)))],
-    "without changed versions": [
-        (train, "image_versions", lambda rgb: rgb[None]),
-        (train, "draw_versions", lambda n, _: torch.zeros(n, dtype=torch.long)),
-    ],
-    "without jitter": [(train, "JITTER", (0, 0, 0))],
-    "without the 8 symmetries": [(sampling, "cut_patches", unturned)],
-    "patches drawn evenly": [(sampling, "origin_weights", EVENLY)],
-    "without batch norm": [(nn, "BatchNorm2d", Idle)],
-    "without Dice in the loss": [(segutils, "segmentation_loss", cross_entropy)],
-    "patches of 32": [(train, "PATCH", 32)],
-    "patches of 128": [(train, "PATCH", 128)],
-    "3,000 steps": [(train, "STEPS", 3000)],
-}
-
-
-def ablation(found):
-    """Take each part away alone, on all families: lines of Markdown."""
-    lines = [
-        f"| | {' | '.join(family.name for family in found)} |",
-        "|---" * (len(found) + 1) + "|",
-    ]
-    bar = tqdm(total=len(PARTS) * len(found), disable=None)
-    for name, patches in PARTS.items():
-        cells = []
-        for family in found:
-            bar.set_description(f"{name}, {family.name}")
-            with ExitStack() as stack:
-                stack.enter_context(mock.patch.object(train, "STEPS", ABLATION_STEPS))
-                for patch in patches:
-                    stack.enter_context(mock.patch.object(*patch))
-                result = ours(family, 0, in_process)
-            cells.append(f"{result.scores['IoU']:.3f} ({result.held_out:.3f})")
-            bar.update()
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    bar.close()
-    return lines
-
-
 # ------------------------------------------------------------------ all
 
 
 def main():
     """Measure, and put the tables into results.md."""
     parser = cli.Parser(description="Measure how well new images are segmented.")
-    scenes = ROOT.parent / "shared/scenes"
-    parser.add_argument("folder", type=Path, nargs="?", default=scenes)
-    parser.add_argument("--ablation", action="store_true")
-    args = parser.parse_args()
-    found = families(args.folder)
-    if args.ablation:
-        text = [
-            f"`python benchmarks/accuracy.py --ablation`; {ABLATION_STEPS} steps, seed "
-            "0: IoU on the new images of each family, pooled (and on the held-out "
-            "block).",
-            "",
-            *ablation(found),
-        ]
-        peers.write_part("What each part is worth", "\n".join(text))
-    else:
-        text = [
-            f"`python benchmarks/accuracy.py`; {len(SEEDS)} seeds, mean ± standard "
-            "deviation; all new images of a family pooled. Only the train image is "
-            "learned from.",
-            "",
-            *comparison(found),
-        ]
-        peers.write_part("How accurate", "\n".join(text))
+    parser.add_argument("folder", type=Path, nargs="?", default=SCENES)
+    found = families(parser.parse_args().folder)
+    text = [
+        f"`python benchmarks/accuracy.py`; {len(SEEDS)} seeds, mean ± standard "
+        "deviation; all new images of a family pooled. Only the train image is "
+        "learned from.",
+        "",
+        *comparison(found),
+    ]
+    peers.write_part("How accurate", "\n".join(text))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,508 @@
+"""Measure what each part of the recipe is worth, and what else was tried.
+
+    pip install -r benchmarks/requirements.txt
+    python benchmarks/ablation.py [FOLDER]
+
+FOLDER is laid out as benchmarks/accuracy.py says; the project's own scenes are taken as
+one more family, whose new image counts twice: as it is, and blurred. In each variant
+one part of the recipe is taken away or replaced, and train.py and predict.py run with
+no option, but for fewer steps. One process for each core, one thread each; the table in
+benchmarks/results.md fills as the results come. On two cores it takes an hour.
+"""
+
+import copy
+import os
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack, redirect_stdout
+from functools import partial
+from io import StringIO
+from multiprocessing import get_context
+from pathlib import Path
+from unittest import mock
+
+import accuracy
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import nn
+from tqdm.auto import tqdm
+
+
+sys.path.insert(0, str(accuracy.ROOT))
+
+import peers
+
+import cli
+import images
+import light
+import predict
+import sampling
+import segutils
+import train
+
+
+SEEDS = (0, 1)
+STEPS = 400
+BLUR = 0.7  # pixels
+DATA = accuracy.ROOT / "data"
+
+# ------------------------------------------------------------------ the light
+
+
+def unadapted(model, looks, rgb):
+    """Leave the network as it is, whatever the light of the image."""
+    return model, np.ones(3)
+
+
+def own_statistics(model, looks, rgb, share=1):
+    """Standardise an image by its own mean and spread, or in part by them."""
+    adapted = copy.deepcopy(model)
+    adapted.normalise.fit(rgb)
+    adapted.normalise.mean.lerp_(model.normalise.mean, 1 - share)
+    adapted.normalise.std.lerp_(model.normalise.std, 1 - share)
+    return adapted, np.ones(3)
+
+
+def own_median(model, looks, rgb):
+    """Scale an image by the typical colour of all of it, not of one class."""
+    light_ = light._ratio(light._typical_colour(rgb.reshape(-1, 3)), looks["colour"])
+    return light._in_light(model, looks, light_, light_), light_
+
+
+def blended_norms(model, looks, rgb, share=0.3):
+    """Take a part of the batch normalisations' statistics from the image."""
+    adapted = copy.deepcopy(model)
+    norms = [layer for layer in adapted if isinstance(layer, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+    adapted.train()
+    for tile in segutils.tiles(*rgb.shape[:2])[: light.TILES]:
+        pixels = torch.from_numpy(segutils._cut(rgb, tile)).permute(2, 0, 1)
+        with torch.no_grad():
+            adapted(pixels[None].float())
+    for norm, old in zip(norms, filter(_is_norm, model), strict=True):
+        norm.running_mean.lerp_(old.running_mean, 1 - share)
+        norm.running_var.lerp_(old.running_var, 1 - share)
+    return adapted.eval(), np.ones(3)
+
+
+def _is_norm(layer):
+    return isinstance(layer, nn.BatchNorm2d)
+
+
+class Turned(segutils.Folded):
+    """The mean of a tile's margins as seen in all eight symmetries."""
+
+    def __call__(self, rgb):
+        """Give each pixel its margin."""
+        total = 0
+        for turns in range(4):
+            for flip in ([], [1]):
+                seen = rgb.rot90(turns, (1, 2)).flip(flip)
+                margin = super().__call__(seen.contiguous())
+                total = total + margin.flip(flip).rot90(-turns, (1, 2))
+        return total / 8
+
+
+# ------------------------------------------------------------------ the patches
+
+
+CUT, JITTER, ORIGINS = (
+    sampling.cut_patches,
+    sampling.jitter,
+    sampling.origin_weights,
+)
+
+
+def unturned(*arguments):
+    """Cut patches without turning them."""
+    *others, symmetries = arguments
+    return CUT(*others, torch.zeros_like(symmetries))
+
+
+def warped(*arguments, scale=0.0, bend=0.0):
+    """Cut patches, and enlarge, shrink or bend each."""
+    x, y = CUT(*arguments)
+    size, count = x.shape[2], len(x)
+    factor = torch.exp((2 * torch.rand(count, 1, 1) - 1) * scale)
+    theta = torch.eye(2, 3).repeat(count, 1, 1) * factor
+    grid = F.affine_grid(theta, x.shape, align_corners=False)
+    shift = F.interpolate(torch.randn(count, 2, 5, 5), (size, size), mode="bicubic")
+    grid = grid + shift.permute(0, 2, 3, 1) * bend * 2 / size  # `bend` is in pixels
+    sample = partial(
+        F.grid_sample, grid=grid, padding_mode="reflection", align_corners=False
+    )
+    answer = sample(y[:, None].float(), mode="nearest")[:, 0].to(y.dtype)
+    return sample(x, mode="bilinear"), answer
+
+
+def with_gamma(patches, strengths, generator, spread=0.3):
+    """Jitter, and bend the tone curve of each patch."""
+    x = JITTER(patches, strengths, generator).clamp(0, 255) / 255
+    drawn = torch.rand(len(x), 1, 1, 1, generator=generator)
+    return 255 * x ** torch.exp((2 * drawn - 1) * spread)
+
+
+def around_edges(truth, block, size):
+    """Draw half of the patches around the borders between the classes."""
+    labelled = np.where(truth == segutils.UNLABELLED, 0, truth)
+    border = ndimage.maximum_filter(labelled, 3) != ndimage.minimum_filter(labelled, 3)
+    return ORIGINS(border.astype(np.uint8), block, size)
+
+
+def hard_patches():
+    """Draw half of the patches around the pixels that are wrong so far."""
+    seen = {}
+
+    def origin_weights(truth, block, size):
+        seen["size"] = size
+        seen["weights"] = ORIGINS(truth, block, size)
+        return seen["weights"]
+
+    def evaluate(model, rgb, truth, block, judge=train.evaluate):
+        wrong = segutils.segment(model, rgb) != truth
+        wrong &= truth != segutils.UNLABELLED
+        seen["weights"] = ORIGINS(wrong.astype(np.uint8), block, seen["size"])
+        return judge(model, rgb, truth, block)
+
+    def draw_origins(_, count, generator, draw=sampling.draw_origins):
+        return draw(seen["weights"], count, generator)
+
+    return [
+        (sampling, "origin_weights", origin_weights),
+        (sampling, "draw_origins", draw_origins),
+        (train, "evaluate", evaluate),
+    ]
+
+
+# ------------------------------------------------------------------ the loss
+
+
+LOSS = segutils.segmentation_loss
+
+
+def _known(margin, truth):
+    """Give the labelled pixels' margins and classes, flat."""
+    labelled = truth != segutils.UNLABELLED
+    return margin[labelled], truth[labelled].float()
+
+
+def _dice(margin, target):
+    probability = margin.sigmoid()
+    overlap = (probability * target).sum()
+    return 1 - (2 * overlap + 1) / (probability.sum() + target.sum() + 1)
+
+
+def cross_entropy(margin, truth):
+    """Cross-entropy alone."""
+    return F.binary_cross_entropy_with_logits(*_known(margin, truth))
+
+
+def dice_alone(margin, truth):
+    """Dice alone."""
+    return _dice(*_known(margin, truth))
+
+
+def tversky(margin, truth, false=0.3, missed=0.7):
+    """Cross-entropy plus Tversky, which weighs what is missed more."""
+    margin, target = _known(margin, truth)
+    p = margin.sigmoid()
+    hit = (p * target).sum() + 1
+    errors = false * (p * (1 - target)).sum() + missed * ((1 - p) * target).sum()
+    return cross_entropy(margin, target) + 1 - hit / (hit + errors)
+
+
+def focal(margin, truth):
+    """Focal loss, which weighs pixels that are told already less, plus Dice."""
+    margin, target = _known(margin, truth)
+    entropy = F.binary_cross_entropy_with_logits(margin, target, reduction="none")
+    weight = (1 - torch.exp(-entropy)) ** 2
+    return 4 * (weight * entropy).mean() + _dice(margin, target)
+
+
+def lovasz(margin, truth):
+    """Cross-entropy plus the Lovasz hinge (https://arxiv.org/abs/1705.08790)."""
+    margin, target = _known(margin, truth)
+    errors, order = (1 - (2 * target - 1) * margin).sort(descending=True)
+    sorted_ = target[order]
+    kept = sorted_.sum() - sorted_.cumsum(0)
+    jaccard = 1 - kept / (sorted_.sum() + (1 - sorted_).cumsum(0))
+    slope = torch.diff(jaccard, prepend=jaccard.new_zeros(1))
+    return cross_entropy(margin, target) + (errors.relu() * slope).sum()
+
+
+def boundary(margin, truth):
+    """Count pixels within 2 of a border three times in the recipe's loss."""
+    maps = truth.reshape(-1, 1, *truth.shape[-2:]).float()
+    is_border = F.max_pool2d(maps, 5, 1, 2) != -F.max_pool2d(-maps, 5, 1, 2)
+    weight = 1 + 2 * is_border.reshape(truth.shape).float()
+    labelled = truth != segutils.UNLABELLED
+    target = torch.where(labelled, truth, 0).float()
+    entropy = F.binary_cross_entropy_with_logits(margin, target, reduction="none")
+    weight = weight * labelled
+    return (entropy * weight).sum() / weight.sum() + _dice(*_known(margin, truth))
+
+
+# ------------------------------------------------------------------ the optimiser
+
+
+ADAMW, ONE_CYCLE = torch.optim.AdamW, torch.optim.lr_scheduler.OneCycleLR
+
+
+def sgd(parameters, rate, weight_decay):
+    """Nesterov's momentum; its rate is ten times AdamW's, its decay a twentieth."""
+    return torch.optim.SGD(
+        parameters, rate, momentum=0.9, nesterov=True, weight_decay=weight_decay / 20
+    )
+
+
+def ten_times(optimiser, rate, total_steps):
+    """One cycle to ten times the rate."""
+    return ONE_CYCLE(optimiser, 10 * rate, total_steps)
+
+
+def cosine(optimiser, rate, total_steps):
+    """Fall from the peak to nothing along a cosine, with no rise before."""
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, total_steps)
+
+
+def averaged_weights(model, rgb, truth, block, *rest, share=0.7, learn=train.train):
+    """Train, and judge and keep after each epoch the mean weights of the last few."""
+    mean = None
+    for epoch in learn(model, rgb, truth, block, *rest):
+        raw = copy.deepcopy(model.state_dict())
+        if mean is None:
+            mean = copy.deepcopy(raw)
+        for old, new in zip(mean.values(), raw.values(), strict=True):
+            old.copy_(old.lerp(new, 1 - share) if old.is_floating_point() else new)
+        model.load_state_dict(mean)
+        loss, scores = train.evaluate(model, rgb, truth, block)
+        yield epoch._replace(held_out_loss=loss, scores=scores)
+        model.load_state_dict(raw)
+
+
+# ------------------------------------------------------------------ the network
+
+
+class Unfolded:
+    """A network of other layers, for prediction."""
+
+    def __init__(self, model, precision):
+        self.model = model
+
+    def __call__(self, rgb):
+        """Give each pixel its margin."""
+        logits = self.model(rgb.permute(0, 3, 1, 2).float())
+        return logits[:, 1] - logits[:, 0]
+
+
+class Idle(nn.BatchNorm2d):
+    """A batch normalisation that does nothing."""
+
+    def __init__(self, channels):
+        super().__init__(channels, eps=0)
+
+    def forward(self, x):
+        """Give `x` as it is."""
+        return x
+
+
+class Dropped(nn.BatchNorm2d):
+    """A batch normalisation that drops a tenth of the channels in training."""
+
+    def forward(self, x):
+        """Normalise, and drop."""
+        return F.dropout2d(super().forward(x), 0.1, self.training)
+
+
+class Bilinear(segutils.FCNN):
+    """The network with bilinear upsampling."""
+
+    def forward(self, x):
+        """Give each pixel its two logits."""
+        x = self.relu1(self.norm1(self.conv1(self.normalise(x))))
+        x = self.relu2(self.pool(self.norm2(self.conv2(x))))
+        x = self.relu3(self.norm3(self.conv3(x)))
+        return self.conv4(F.interpolate(x, scale_factor=2, mode="bilinear"))
+
+
+def without_scaling(normalise, rgb):
+    """Give the network values of 0 to 1."""
+    normalise.std.fill_(255)
+
+
+# ------------------------------------------------------------------ all variants
+
+
+def _adapt(way):
+    return [(light, "adapt", way)]
+
+
+def _cut(**how):
+    return [(sampling, "cut_patches", partial(warped, **how))]
+
+
+def _loss(loss):
+    return [(segutils, "segmentation_loss", loss)]
+
+
+def _steps(count):
+    return [(train, "STEPS", count)]
+
+
+IDLE = [(nn, "BatchNorm2d", Idle)]
+PLAIN_VERSIONS = [
+    (train, "image_versions", lambda rgb: rgb[None]),
+    (train, "draw_versions", lambda n, _: torch.zeros(n, dtype=torch.long)),
+]
+UNFOLDED = [(segutils, "Folded", Unfolded)]
+
+# For each variant: the module, what it is called there, and what takes its place.
+VARIANTS = {
+    "Taken away": {
+        "nothing: the recipe": [],
+        "its own light": _adapt(unadapted),
+        "changed versions": PLAIN_VERSIONS,
+        "jitter": [(train, "JITTER", (0, 0, 0))],
+        "the 8 symmetries": [(sampling, "cut_patches", unturned)],
+        "patches around the rarer class": [
+            (sampling, "origin_weights", partial(ORIGINS, rare_share=0))
+        ],
+        "batch norm": IDLE,
+        "Dice in the loss": _loss(cross_entropy),
+        "cross-entropy in the loss": _loss(dice_alone),
+        "all of these but cross-entropy": _adapt(unadapted)
+        + PLAIN_VERSIONS
+        + [
+            (train, "JITTER", (0, 0, 0)),
+            (sampling, "cut_patches", unturned),
+            (sampling, "origin_weights", partial(ORIGINS, rare_share=0)),
+        ]
+        + IDLE
+        + _loss(cross_entropy),
+    },
+    "Patches": {
+        "of 32 pixels": [(train, "PATCH", 32)],
+        "of 128 pixels": [(train, "PATCH", 128)],
+        "enlarged or shrunk by up to a fifth": _cut(scale=0.2),
+        "bent by 1 pixel": _cut(bend=1.0),
+        "jitter twice as strong": [(train, "JITTER", (0.1, 0.2, 0.06))],
+        "gamma": [(sampling, "jitter", with_gamma)],
+        "half around the classes' borders": [
+            (sampling, "origin_weights", around_edges)
+        ],
+        "half around pixels that are wrong": hard_patches(),
+    },
+    "Loss": {
+        "cross-entropy and Tversky": _loss(tversky),
+        "focal and Dice": _loss(focal),
+        "cross-entropy and Lovasz": _loss(lovasz),
+        "borders count three times": _loss(boundary),
+    },
+    "Optimiser": {
+        "SGD with momentum": [
+            (torch.optim, "AdamW", sgd),
+            (torch.optim.lr_scheduler, "OneCycleLR", ten_times),
+        ],
+        "RAdam": [(torch.optim, "AdamW", torch.optim.RAdam)],
+        "cosine": [(torch.optim.lr_scheduler, "OneCycleLR", cosine)],
+        "mean of the last weights": [(train, "train", averaged_weights)],
+        "twice the steps": _steps(2 * STEPS),
+    },
+    "Network": {
+        "input of 0 to 1": [(segutils.Normalise, "fit", without_scaling)],
+        "group norm": [(nn, "BatchNorm2d", partial(nn.GroupNorm, 4)), *UNFOLDED],
+        "dropout of a tenth": [(nn, "BatchNorm2d", Dropped)],
+        "bilinear upsampling": [(segutils, "FCNN", Bilinear), *UNFOLDED],
+    },
+    "The light of a new image": {
+        "standardised by its own mean and spread": _adapt(own_statistics),
+        "half by its own": _adapt(partial(own_statistics, share=0.5)),
+        "scaled by the typical colour of all of it": _adapt(own_median),
+        "batch norms' statistics, 30% its own": _adapt(blended_norms),
+        "mean of the 8 symmetries (8 times the work)": [(segutils, "Folded", Turned)],
+    },
+}
+
+# ------------------------------------------------------------------ measuring
+
+
+def in_process(script, *arguments):
+    """Run a script's main function here, where a part may have been replaced."""
+    main = {"train.py": train.main, "predict.py": predict.main}[script]
+    with redirect_stdout(StringIO()):
+        main(list(map(str, arguments)))
+
+
+def own_scenes(folder):
+    """Take the project's own scenes as a family; a blurred copy goes into `folder`."""
+    rgb, truth, _ = images.read_pair(DATA / "rgb.png", DATA / "gt.png")
+    path = DATA / "new/rgb.png"
+    new, answer, _ = images.read_pair(path, path.with_name("gt.png"))
+    blurred = images.blurred(new, BLUR)
+    copy_path = Path(folder, "blurred.png")
+    images.write_rgb(copy_path, blurred)
+    seen = [(path, new, answer), (copy_path, blurred, answer)]
+    return accuracy.Family("data/new", DATA, rgb, truth, seen)
+
+
+def measure(section, name, family, seed):
+    """Give the IoU of a variant on a family: of the new images, of the held-out."""
+    torch.set_num_threads(1)
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(train, "STEPS", STEPS))
+        for patch in VARIANTS[section][name]:
+            stack.enter_context(mock.patch.object(*patch))
+        result = accuracy.ours(family, seed, in_process)
+    return result.scores["IoU"], result.held_out
+
+
+def table(found, known):
+    """Lay out what is known so far: lines of Markdown."""
+    names = [family.name for family in found]
+    lines = []
+    for section, variants in VARIANTS.items():
+        lines += ["", f"| {section} | {' | '.join(names)} |"]
+        lines += ["|---" * (len(names) + 1) + "|"]
+        for variant in variants:
+            cells = [
+                "{:.3f} ({:.3f})".format(*np.mean(runs, 0)) if runs else "-"
+                for runs in (known[section, variant, name] for name in names)
+            ]
+            lines.append(f"| {variant} | {' | '.join(cells)} |")
+    return lines
+
+
+def main():
+    """Measure all variants, and put the table into results.md."""
+    parser = cli.Parser(description="Measure what each part of the recipe is worth.")
+    parser.add_argument("folder", type=Path, nargs="?", default=accuracy.SCENES)
+    args = parser.parse_args()
+    text = [
+        f"`python benchmarks/ablation.py`; {STEPS} steps, the mean of {len(SEEDS)} "
+        "seeds: IoU of each family's new images, pooled (and of the held-out block). "
+        f"data/new is taken twice, as it is and blurred by {BLUR} pixels.",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        found = [own_scenes(folder), *accuracy.families(args.folder)]
+        names = [(s, v) for s, variants in VARIANTS.items() for v in variants]
+        known = {(*name, family.name): [] for name in names for family in found}
+        with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+            jobs = {
+                pool.submit(measure, *name, family, seed): (*name, family.name)
+                for seed in SEEDS
+                for name in names
+                for family in found
+            }
+            for job in tqdm(as_completed(jobs), total=len(jobs), disable=None):
+                known[jobs[job]].append(job.result())
+                lines = [*text, *table(found, known)]
+                peers.write_part("What each part is worth", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.run(main))
