@@ -162,7 +162,7 @@ def precision_recall(precision, recall, point, label):
     Parameters
     ----------
     precision, recall : ndarray, (thresholds,) float64
-        The curve, from `segutils.precision_recall`.
+        The curve, from `metrics.precision_recall`.
     point : tuple of two float
         The precision and the recall to mark.
     label : str

@@ -23,7 +23,7 @@ MAX_IMAGE_PIXELS = 1_000_000_000  # a file whose header says more is refused
 MAX_JPEG_SIDE = 65_500  # pixels: libjpeg's limit; the format's own is 65,535
 JPEG_QUALITY = 95
 MIN_JPEG_GAP = 96  # between two colours, in their most different channel; 48 sufficed
-UNLABELLED = 255  # in a truth: a pixel without a class
+UNLABELLED = 255  # in a truth: a pixel without a class, neither learned nor scored
 
 # Pillow's own guard against decompression bombs, set to the limit stated above.
 Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS

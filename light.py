@@ -38,7 +38,7 @@ def describe(rgb, truth):
     rgb : ndarray, (H, W, 3) uint8
         The training image.
     truth : ndarray, (H, W) uint8
-        0, 1 or `segutils.UNLABELLED`.
+        0, 1 or `images.UNLABELLED`.
 
     Returns
     -------

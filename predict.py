@@ -100,6 +100,7 @@ if __name__ == "__main__":
     begun = cli.begin(begin)  # mistakes are told before the second that torch takes
 
 import light
+import metrics
 import segutils
 
 
@@ -145,8 +146,8 @@ def report(prediction):
     if warning is not None:
         print(f"warning: {picture.name}: {warning}", file=sys.stderr)
     if picture.truth is not None:
-        rows = {"network": segutils.scores(mask, picture.truth)}
-        print(segutils.score_table(picture.name, rows))
+        rows = {"network": metrics.scores(mask, picture.truth)}
+        print(metrics.score_table(picture.name, rows))
 
 
 def finish(args, pictures):

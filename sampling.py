@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from cli import InputError
-from segutils import RECEPTIVE_RADIUS, UNLABELLED
+from images import UNLABELLED
+from segutils import RECEPTIVE_RADIUS
 
 
 # ------------------------------------------------------------------ the split

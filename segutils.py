@@ -8,16 +8,14 @@ Contents
 The network      FCNN, Folded, Graphed, input_span, HALO, RECEPTIVE_RADIUS
 The tiler        Span, Tile, spans, tiles
 Prediction       tile_margins, margins, probabilities, sigmoid, segment
-Loss and scores  segmentation_loss, scores, precision_recall, score_table
 The model file   save_model, load_model
 The device       choose_device, choose_precision
 
-Images are (H, W, 3) uint8, truths and masks (H, W) uint8: 0, 1 or `UNLABELLED`. The
-*margin* of a pixel is the logit of class 1 less that of class 0: positive for class 1.
+Images are (H, W, 3) uint8, masks (H, W) uint8: 0 or 1. The *margin* of a pixel is the
+logit of class 1 less that of class 0: positive for class 1.
 """
 
 import io
-import math
 import platform
 import sys
 import time
@@ -37,7 +35,6 @@ from cli import InputError, ahead, check_input, whole_file
 
 MAX_SIDE = 256  # pixels: the most rows or columns in one forward pass
 MAX_PIXELS = MAX_SIDE**2  # the most pixels in one forward pass, over the whole batch
-UNLABELLED = 255  # in a truth: a pixel without a class, neither learned nor scored
 
 # ------------------------------------------------------------------ the network
 
@@ -624,128 +621,6 @@ def segment(model, rgb, precision=torch.float32, progress=False):
     return mask
 
 
-# ------------------------------------------------------------------ loss and scores
-
-
-def segmentation_loss(margin, truth):
-    """Cross-entropy plus soft Dice, over the labelled pixels.
-
-    Cross-entropy judges each pixel alone, and a rare class weighs little in it; Dice
-    (Milletari et al. 2016, https://arxiv.org/abs/1606.04797) judges the overlap.
-
-    Parameters
-    ----------
-    margin : Tensor, any shape, float32
-        The logit of class 1 less that of class 0.
-    truth : Tensor, the same shape, uint8
-        0, 1 or `UNLABELLED`.
-
-    Returns
-    -------
-    Tensor, () float32
-        0 where every pixel is told with certainty; differentiable.
-    """
-    labelled = truth != UNLABELLED
-    target = torch.where(labelled, truth, 0).float()
-    weight = labelled.float()
-    # Of two logits, only the difference counts: this is the two-class cross-entropy.
-    entropy = F.binary_cross_entropy_with_logits(
-        margin, target, weight, reduction="sum"
-    )
-    probability = margin.sigmoid() * weight
-    overlap = 2 * (probability * target).sum() + 1
-    dice = overlap / (probability.sum() + target.sum() + 1)
-    return entropy / weight.sum().clamp(min=1) + 1 - dice
-
-
-def scores(mask, truth):
-    """Compare a mask with the truth, over the labelled pixels.
-
-    Parameters
-    ----------
-    mask : ndarray, (H, W) uint8
-        The predicted classes, 0 or 1.
-    truth : ndarray, (H, W) uint8
-        0, 1 or `UNLABELLED`.
-
-    Returns
-    -------
-    dict of str to float
-        ``IoU``, ``Dice``, ``precision`` and ``recall`` of class 1, and ``accuracy``
-        over both classes; NaN where it is 0 / 0.
-    """
-    labelled = truth != UNLABELLED
-    hit = int(np.sum((mask == 1) & (truth == 1)))
-    false = int(np.sum((mask == 1) & (truth == 0)))
-    missed = int(np.sum((mask == 0) & (truth == 1)))
-    total = int(labelled.sum())
-
-    def ratio(part, whole):
-        return part / whole if whole else math.nan
-
-    return {
-        "IoU": ratio(hit, hit + false + missed),
-        "Dice": ratio(2 * hit, 2 * hit + false + missed),
-        "precision": ratio(hit, hit + false),
-        "recall": ratio(hit, hit + missed),
-        "accuracy": ratio(total - false - missed, total),
-    }
-
-
-def precision_recall(probability, truth, thresholds):
-    """Give precision and recall of class 1 for many thresholds at once.
-
-    Parameters
-    ----------
-    probability : ndarray, (H, W) float32
-        Of class 1; a pixel is marked where it is above a threshold.
-    truth : ndarray, (H, W) uint8
-        0, 1 or `UNLABELLED`.
-    thresholds : ndarray, (T,) float
-        The thresholds.
-
-    Returns
-    -------
-    precision, recall : ndarray, (T,) float64
-        As `scores` has them; NaN where they are 0 / 0.
-    """
-    thresholds = np.asarray(thresholds, probability.dtype)  # compared as `>` compares
-    classes = [np.sort(probability[truth == label]) for label in (1, 0)]
-    hit, false = (
-        len(values) - np.searchsorted(values, thresholds, side="right")
-        for values in classes
-    )
-    with np.errstate(invalid="ignore"):
-        return hit / (hit + false), hit / np.float64(len(classes[0]))
-
-
-def score_table(title, rows):
-    """Lay scores out as a table of plain text.
-
-    Parameters
-    ----------
-    title : str
-        What was scored; it heads the first column.
-    rows : dict of str to dict of str to float
-        For each row's name its scores; all rows have the first one's columns.
-
-    Returns
-    -------
-    str
-        One line a row; a score that is not defined is shown as "-".
-    """
-
-    def line(name, cells):
-        return name.ljust(width) + "".join(cell.rjust(11) for cell in cells)
-
-    width = max(map(len, (title, *rows)))
-    lines = [line(title, next(iter(rows.values())))]
-    for name, values in rows.items():
-        cells = ("-" if math.isnan(v) else f"{v:.3f}" for v in values.values())
-        lines.append(line(name, cells))
-    return "\n".join(lines)
-
-
 # ------------------------------------------------------------------ the model file
 
 MODEL_FORMAT = "one-image segmentation model, 2"
@@ -839,10 +714,8 @@ def load_model(path, device="cpu"):
 
 def _are_two_colours(colours):
     try:
-        return [len(bytes(list(colour))) for colour in colours] == [
-            3,
-            3,
-        ]  # of 0 to 255 each
+        channels = [len(bytes(list(colour))) for colour in colours]  # 0 to 255 each
+        return channels == [3, 3]
     except (TypeError, ValueError, OverflowError):
         return False
 

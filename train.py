@@ -67,6 +67,7 @@ if __name__ == "__main__":
 import torch
 
 import light
+import metrics
 import sampling
 import segutils
 
@@ -108,8 +109,8 @@ def evaluate(model, rgb, truth, block):
     """Give the loss and the scores of the held-out block."""
     margin = margins_inside(model, rgb, block)
     answer = truth[block.slices]
-    loss = segutils.segmentation_loss(torch.tensor(margin), torch.tensor(answer))
-    return loss.item(), segutils.scores(margin > 0, answer)
+    loss = metrics.segmentation_loss(torch.tensor(margin), torch.tensor(answer))
+    return loss.item(), metrics.scores(margin > 0, answer)
 
 
 class Epoch(NamedTuple):
@@ -148,7 +149,7 @@ def train(model, rgb, truth, block, size, epochs, steps, seed, peak_rate=LEARNIN
             )
             patches = sampling.jitter(patches, JITTER, generator)  # (B, 3, size, size)
             logits = model(patches)  # (B, 2, size, size)
-            loss = segutils.segmentation_loss(logits[:, 1] - logits[:, 0], answer)
+            loss = metrics.segmentation_loss(logits[:, 1] - logits[:, 0], answer)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -214,7 +215,7 @@ def scores_when_changed(model, looks, rgb, truth, block):
         changed = change(rgb[around.slices])
         adapted, _ = light.adapt(model, looks, changed)
         mask = segutils.segment(adapted, changed)[block.within(around)]
-        found[name] = segutils.scores(mask, truth[block.slices])
+        found[name] = metrics.scores(mask, truth[block.slices])
     return found
 
 
@@ -223,10 +224,10 @@ def scores_of_constant(truth, answer):
     larger = int((truth == 1).sum() > (truth == 0).sum())
     odds = (truth == 1).sum() / (truth == 0).sum()
     constant = torch.full(answer.shape, float(odds)).log()
-    loss = segutils.segmentation_loss(constant, torch.tensor(answer)).item()
+    loss = metrics.segmentation_loss(constant, torch.tensor(answer)).item()
     return larger, {
         "loss": loss,
-        **segutils.scores(np.full_like(answer, larger), answer),
+        **metrics.scores(np.full_like(answer, larger), answer),
     }
 
 
@@ -243,7 +244,7 @@ def report(model, looks, history, best, rgb, truth, block):
         f"the block changed, at worst ({worst})": {"loss": math.nan, **changed[worst]},
         f"always class {larger}": constant,
     }
-    print(segutils.score_table("held-out block", rows))
+    print(metrics.score_table("held-out block", rows))
 
 
 def save(args, colours, looks, history, best, weights):

@@ -38,6 +38,7 @@ import peers
 import cli
 import images
 import light
+import metrics
 import predict
 import sampling
 import segutils
@@ -149,7 +150,7 @@ def with_gamma(patches, strengths, generator, spread=0.3):
 
 def around_edges(truth, block, size):
     """Draw half of the patches around the borders between the classes."""
-    labelled = np.where(truth == segutils.UNLABELLED, 0, truth)
+    labelled = np.where(truth == images.UNLABELLED, 0, truth)
     border = ndimage.maximum_filter(labelled, 3) != ndimage.minimum_filter(labelled, 3)
     return ORIGINS(border.astype(np.uint8), block, size)
 
@@ -165,7 +166,7 @@ def hard_patches():
 
     def evaluate(model, rgb, truth, block, judge=train.evaluate):
         wrong = segutils.segment(model, rgb) != truth
-        wrong &= truth != segutils.UNLABELLED
+        wrong &= truth != images.UNLABELLED
         seen["weights"] = ORIGINS(wrong.astype(np.uint8), block, seen["size"])
         return judge(model, rgb, truth, block)
 
@@ -182,12 +183,12 @@ def hard_patches():
 # ------------------------------------------------------------------ the loss
 
 
-LOSS = segutils.segmentation_loss
+LOSS = metrics.segmentation_loss
 
 
 def _known(margin, truth):
     """Give the labelled pixels' margins and classes, flat."""
-    labelled = truth != segutils.UNLABELLED
+    labelled = truth != images.UNLABELLED
     return margin[labelled], truth[labelled].float()
 
 
@@ -240,7 +241,7 @@ def boundary(margin, truth):
     maps = truth.reshape(-1, 1, *truth.shape[-2:]).float()
     is_border = F.max_pool2d(maps, 5, 1, 2) != -F.max_pool2d(-maps, 5, 1, 2)
     weight = 1 + 2 * is_border.reshape(truth.shape).float()
-    labelled = truth != segutils.UNLABELLED
+    labelled = truth != images.UNLABELLED
     target = torch.where(labelled, truth, 0).float()
     entropy = F.binary_cross_entropy_with_logits(margin, target, reduction="none")
     weight = weight * labelled
@@ -347,7 +348,7 @@ def _cut(**how):
 
 
 def _loss(loss):
-    return [(segutils, "segmentation_loss", loss)]
+    return [(metrics, "segmentation_loss", loss)]
 
 
 def _steps(count):

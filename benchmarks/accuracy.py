@@ -29,9 +29,9 @@ import peers  # noqa: E402
 
 import cli  # noqa: E402 - from the folder above
 import images  # noqa: E402
+import metrics  # noqa: E402
 import sampling  # noqa: E402
 import segutils  # noqa: E402
-import train  # noqa: E402
 
 
 SEEDS = (0, 1, 2)
@@ -67,7 +67,7 @@ def families(folder):
 def pooled_scores(family, masks):
     """Score masks of a family's new images, all pixels taken together."""
     truths = np.concatenate([truth.ravel() for _, _, truth in family.new])
-    return segutils.scores(np.concatenate([mask.ravel() for mask in masks]), truths)
+    return metrics.scores(np.concatenate([mask.ravel() for mask in masks]), truths)
 
 
 class Result(NamedTuple):
@@ -107,26 +107,15 @@ def as_command(script, *arguments):
     subprocess.run(line, check=True, capture_output=True)
 
 
-def naive(family, seed):
-    """Learn and predict a family by the naive recipe."""
+def peer(family, seed, learn, segment):
+    """Learn and predict a family by a peer: a function that learns, one that masks."""
     block = sampling.hold_out(family.truth)
     start = time.perf_counter()
-    model = peers.train_naive(family.rgb, family.truth, block, seed)
+    learned = learn(family.rgb, family.truth, block, seed)
     seconds = time.perf_counter() - start
-    masks = [segutils.segment(model, rgb) for _, rgb, _ in family.new]
-    held_out = train.evaluate(model, family.rgb, family.truth, block)[1]["IoU"]
-    return Result(pooled_scores(family, masks), held_out, seconds)
-
-
-def forest(family, seed):
-    """Learn and predict a family by scikit-image's forest."""
-    block = sampling.hold_out(family.truth)
-    start = time.perf_counter()
-    trained = peers.train_forest(family.rgb, family.truth, block, seed)
-    seconds = time.perf_counter() - start
-    masks = [peers.forest_mask(trained, rgb) for _, rgb, _ in family.new]
-    mask = peers.forest_mask(trained, family.rgb)[block.slices]
-    held_out = segutils.scores(mask, family.truth[block.slices])["IoU"]
+    masks = [segment(learned, rgb) for _, rgb, _ in family.new]
+    mask = segment(learned, family.rgb)[block.slices]
+    held_out = metrics.scores(mask, family.truth[block.slices])["IoU"]
     return Result(pooled_scores(family, masks), held_out, seconds)
 
 
@@ -140,8 +129,10 @@ def larger_class(family, seed):
 
 WAYS = {
     "train.py, predict.py": partial(ours, run=as_command),
-    "naive recipe": naive,
-    "scikit-image's forest": forest,
+    "naive recipe": partial(peer, learn=peers.train_naive, segment=segutils.segment),
+    "scikit-image's forest": partial(
+        peer, learn=peers.train_forest, segment=peers.forest_mask
+    ),
     "larger class": larger_class,
 }
 

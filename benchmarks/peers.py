@@ -18,6 +18,7 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import nn
 
 import cli
+import images
 import sampling
 import segutils
 
@@ -68,7 +69,7 @@ def naive_steps(rgb, truth, block, seed):
         origins = sampling.draw_origins(even, batch, generator)
         x, y = sampling.cut_patches(image, classes, still, origins, size, still)
         logits = plain(x.contiguous())
-        loss = F.cross_entropy(logits, y.long(), ignore_index=segutils.UNLABELLED)
+        loss = F.cross_entropy(logits, y.long(), ignore_index=images.UNLABELLED)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -100,23 +101,14 @@ def _features(rgb):
 def train_forest(rgb, truth, block, seed):
     """Train scikit-image's segmenter with a random forest, as its example does.
 
-    Parameters
-    ----------
-    rgb : ndarray, (H, W, 3) uint8
-        The image.
-    truth : ndarray, (H, W) uint8
-        Its classes.
-    block : sampling.Block
-        The held-out block, which is not trained on.
-    seed : int
-        Of the forest.
+    Parameters as for `naive_steps`; the held-out block is not trained on.
 
     Returns
     -------
     RandomForestClassifier
         The trained forest.
     """
-    labels = np.where(truth == segutils.UNLABELLED, 0, truth + 1)  # 0: unlabelled
+    labels = np.where(truth == images.UNLABELLED, 0, truth + 1)  # 0: unlabelled
     labels[block.grown(sampling.GUARD, truth.shape).slices] = 0
     forest = RandomForestClassifier(
         n_estimators=50, max_depth=10, max_samples=0.05, n_jobs=-1, random_state=seed

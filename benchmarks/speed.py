@@ -33,6 +33,7 @@ import peers  # noqa: E402
 
 import figures  # noqa: E402 - from the folder above
 import images  # noqa: E402
+import metrics  # noqa: E402
 import sampling  # noqa: E402
 import segutils  # noqa: E402
 import train  # noqa: E402
@@ -243,7 +244,7 @@ def training_step(model, forward, channels_last):
 
     def step():
         logits = forward(x)
-        loss = segutils.segmentation_loss(logits[:, 1] - logits[:, 0], truth)
+        loss = metrics.segmentation_loss(logits[:, 1] - logits[:, 0], truth)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import images
-import segutils
 from cli import InputError
 
 
@@ -319,7 +318,6 @@ def test_transparent_pixels_are_unlabelled(tmp_path):
     found, _ = images.read_truth(save(tmp_path / "a.png", rgba))
     assert (found[:11] == images.UNLABELLED).all()
     np.testing.assert_array_equal(found[11:], truth[11:])
-    assert images.UNLABELLED == segutils.UNLABELLED
 
 
 @pytest.mark.parametrize("quality", [50, 75, 95])

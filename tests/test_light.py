@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+import images
 import light
 import segutils
 
@@ -50,7 +51,7 @@ def test_unlabelled_black_and_white_pixels_tell_no_colour(two_tone):
     looks = light.describe(rgb, truth)
     rgb[200:] = 0
     rgb[:20] = 255
-    truth[:, 350:] = segutils.UNLABELLED
+    truth[:, 350:] = images.UNLABELLED
     rgb[:, 350:] = 30
     np.testing.assert_allclose(
         light.describe(rgb, truth)["colour"], looks["colour"], atol=0.2
@@ -89,7 +90,7 @@ def test_contrast_is_half_allowed_for(two_tone):
 
 def test_contrast_that_cannot_be_told_is_left_alone(two_tone):
     rgb, truth = two_tone
-    strokes = np.full_like(truth, segutils.UNLABELLED)
+    strokes = np.full_like(truth, images.UNLABELLED)
     strokes[:, ::9] = truth[:, ::9]  # no two labelled pixels of a row are near
     looks = light.describe(rgb, strokes)
     assert min(looks["contrast"]) > 1

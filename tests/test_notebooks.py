@@ -190,7 +190,7 @@ for control, value in moves + [(view, name) for name in VIEWS if name != view.va
     assert (drawn()[1:] != before[1:]) == (control is threshold)
 marked = shown["prediction"].probability > 0.7
 assert 0.01 < marked.mean() < 0.99
-assert f"{segutils.scores(marked, picture.truth)['IoU']:.3f}" in table.value
+assert f"{metrics.scores(marked, picture.truth)['IoU']:.3f}" in table.value
 
 save.click()
 assert told.value == "wrote masks/data-rgb.png and masks/data-rgb-overlay.png"

@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import images
 import sampling
 import segutils
 from cli import InputError
@@ -58,7 +59,7 @@ def test_a_class_in_one_place_is_told():
 
 def test_unlabelled_pixels_do_not_count_as_a_class():
     truth = blobs(200, 200)
-    truth[truth == 0] = segutils.UNLABELLED
+    truth[truth == 0] = images.UNLABELLED
     truth[::50, ::50] = 0
     block = sampling.hold_out(truth)
     assert {0, 1} <= set(np.unique(truth[block.slices]))
