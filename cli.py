@@ -199,21 +199,62 @@ def ahead(function, items, threads=1, waiting=1, initializer=None):
     return results()
 
 
+def attempt(function, item):
+    """Apply a function to one of many items, of which some may fail.
+
+    Parameters
+    ----------
+    function : callable
+        What to do with the item.
+    item : object
+        The item, or the error that an earlier attempt ended with.
+
+    Returns
+    -------
+    object
+        What the function returns, or the error: an InputError or OSError.
+    """
+    if isinstance(item, Exception):
+        return item
+    try:
+        return function(item)
+    except (InputError, OSError) as error:
+        return error
+
+
+def message(error):
+    """Say in one line what went wrong.
+
+    Parameters
+    ----------
+    error : InputError or OSError
+        The error.
+
+    Returns
+    -------
+    str
+        What is wrong, with the file's name.
+    """
+    if isinstance(error, OSError) and error.filename:
+        error = f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).splitlines())
+
+
 def run(main, *arguments):
     """Run a command and turn what goes wrong into one line and an exit code.
 
     Parameters
     ----------
     main : callable
-        The command.
+        The command; it may return an exit code of its own.
     *arguments : object
         What to call it with.
 
     Returns
     -------
     int
-        The exit code: 0; 2 where the input cannot be used, a file cannot be written or
-        memory runs out; 130 after Ctrl-C.
+        The exit code: the command's own, or 0; 2 where the input cannot be used, a
+        file cannot be written or memory runs out; 130 after Ctrl-C.
     """
     if signal.getsignal(signal.SIGINT) is _end_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -224,21 +265,19 @@ def run(main, *arguments):
         # A file's name may hold what the terminal's encoding does not.
         stream.reconfigure(errors="backslashreplace")
     try:
-        main(*arguments)
+        code = main(*arguments) or 0
         sys.stdout.flush()
-        return 0
-    except InputError as error:
-        message = str(error)
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else error
+        return code
+    except (InputError, OSError) as error:
+        said = message(error)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        message = "out of memory (use a smaller image or a machine with more memory)"
+        said = "out of memory (use a smaller image or a machine with more memory)"
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    print("error:", " ".join(str(message).splitlines()), file=sys.stderr)
+    print("error:", said, file=sys.stderr)
     return 2
 
 

@@ -2,13 +2,15 @@
 
 Contents
 --------
-In       read_rgb, read_truth, read_pair
+Place    Block
+In       read_rgb, read_truth, read_pair, check_same_size, check_pixels
 Changed  compressed, blurred, noisy
-Out      write_rgb, write_mask, write_probabilities, check_jpeg_size
+Out      write_rgb, write_mask, drawn_colours, write_probabilities, check_jpeg_size
 """
 
 import io
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
@@ -22,16 +24,73 @@ PROBABILITY_SUFFIXES = (".png", ".tif", ".tiff")
 MAX_IMAGE_PIXELS = 1_000_000_000  # a file whose header says more is refused
 MAX_JPEG_SIDE = 65_500  # pixels: libjpeg's limit; the format's own is 65,535
 JPEG_QUALITY = 95
+PNG_LEVEL = 3  # twice as fast to write as 6; a mask grows by half
 MIN_JPEG_GAP = 96  # between two colours, in their most different channel; 48 sufficed
 UNLABELLED = 255  # in a truth: a pixel without a class, neither learned nor scored
 
 # Pillow's own guard against decompression bombs, set to the limit stated above.
 Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
 
+# ------------------------------------------------------------------ place
+
+
+class Block(NamedTuple):
+    """A rectangle of an image, in pixels."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def slices(self):
+        """The rows and columns, a pair of slices."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def within(self, other):
+        """Give the block's place within a block around it.
+
+        Parameters
+        ----------
+        other : Block
+            The block around it.
+
+        Returns
+        -------
+        tuple of slice
+            Rows and columns.
+        """
+        rows = slice(self.top - other.top, self.bottom - other.top)
+        cols = slice(self.left - other.left, self.right - other.left)
+        return rows, cols
+
+    def grown(self, margin, shape):
+        """Give the block with a margin around it, cut off at the image's edges.
+
+        Parameters
+        ----------
+        margin : int
+            Pixels to add on each side.
+        shape : tuple of int
+            The image's (H, W).
+
+        Returns
+        -------
+        Block
+            The larger block.
+        """
+        return Block(
+            max(self.top - margin, 0),
+            max(self.left - margin, 0),
+            min(self.bottom + margin, shape[0]),
+            min(self.right + margin, shape[1]),
+        )
+
+
 # ------------------------------------------------------------------ in
 
 
-def read_rgb(path):
+def read_rgb(path, max_pixels=MAX_IMAGE_PIXELS):
     """Read an image of any of the known formats as 8-bit RGB.
 
     Grey becomes three equal channels, a palette its colours, CMYK its RGB; 16 bits are
@@ -42,6 +101,8 @@ def read_rgb(path):
     ----------
     path : str or Path
         A PNG, JPEG, TIFF, WebP or BMP file.
+    max_pixels : int
+        An image whose header says more is refused.
 
     Returns
     -------
@@ -54,7 +115,7 @@ def read_rgb(path):
         The file is missing, is no such image, is damaged or too large, or its pixels
         are of a kind that has no known range.
     """
-    image = _open(path)
+    image = _open(path, max_pixels)
     if image.mode.startswith("I;16"):
         # Pillow would clip these at 255; the high byte is their full range in 8 bits.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -138,23 +199,61 @@ def read_pair(rgb_path, gt_path):
     """
     rgb = read_rgb(rgb_path)
     truth, colours = read_truth(gt_path)
-    if truth.shape != rgb.shape[:2]:
-        raise InputError(
-            f"{gt_path}: {truth.shape[1]}x{truth.shape[0]} pixels, but {rgb_path} has "
-            f"{rgb.shape[1]}x{rgb.shape[0]} (they must be of one size)"
-        )
+    check_same_size(rgb_path, rgb.shape, gt_path, truth.shape)
     return rgb, truth, colours
 
 
-def _open(path):
+def check_same_size(rgb_path, rgb_shape, gt_path, truth_shape):
+    """Refuse a ground truth of another size than its image's.
+
+    Parameters
+    ----------
+    rgb_path, gt_path : str or Path
+        The two files.
+    rgb_shape, truth_shape : tuple of int
+        Their shapes; height and width come first.
+
+    Raises
+    ------
+    InputError
+        They differ.
+    """
+    if truth_shape[:2] != rgb_shape[:2]:
+        raise InputError(
+            f"{gt_path}: {truth_shape[1]}x{truth_shape[0]} pixels, but {rgb_path} has "
+            f"{rgb_shape[1]}x{rgb_shape[0]} (they must be of one size)"
+        )
+
+
+def check_pixels(path, height, width, most):
+    """Refuse an image of more pixels than are allowed.
+
+    Parameters
+    ----------
+    path : str or Path
+        The image's file.
+    height, width : int
+        Its size, as its header says.
+    most : int
+        How many pixels are allowed.
+
+    Raises
+    ------
+    InputError
+        It has more.
+    """
+    if height * width > most:
+        raise InputError(f"{path}: {width}x{height} pixels, more than {most:,}")
+
+
+def _open(path, max_pixels=MAX_IMAGE_PIXELS):
     """Open and decode an image, whole and upright; every failure is an InputError."""
     check_input(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd tags in a file that can be read
             with Image.open(path, formats=READ_FORMATS) as image:
-                if image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                    raise Image.DecompressionBombError
+                check_pixels(path, image.height, image.width, max_pixels)
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 return image
@@ -164,7 +263,7 @@ def _open(path):
         ) from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: more than {MAX_IMAGE_PIXELS:,} pixels") from error
-    except MemoryError:
+    except (MemoryError, InputError):
         raise
     except OSError as error:
         if error.errno is not None:
@@ -345,7 +444,7 @@ def write_rgb(path, rgb):
         elif temporary.suffix.lower() in (".tif", ".tiff"):
             options = {"compression": "tiff_deflate"}
         else:
-            options = {"compress_level": 3}  # twice as fast as 6; a mask grows by half
+            options = {"compress_level": PNG_LEVEL}
         Image.fromarray(rgb).save(temporary, **options)
 
 
@@ -395,11 +494,29 @@ def write_mask(path, mask, colours):
     InputError
         The picture is too large for a JPEG.
     """
+    write_rgb(path, drawn_colours(path, colours)[mask])
+
+
+def drawn_colours(path, colours):
+    """Choose how the classes are drawn in a file of a mask.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    colours : sequence of two (red, green, blue)
+        The colours of class 0 and class 1.
+
+    Returns
+    -------
+    ndarray, (2, 3) or (2,) uint8
+        Their colours in this file; two greys where they are grey.
+    """
     colours = np.array(colours, np.uint8)
     if _is_jpeg(path) and np.ptp(colours.astype(int), axis=0).max() < MIN_JPEG_GAP:
         colours = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
     is_grey = (colours == colours[:, :1]).all()
-    write_rgb(path, (colours[:, 0] if is_grey else colours)[mask])
+    return colours[:, 0] if is_grey else colours
 
 
 def write_probabilities(path, probability):

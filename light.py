@@ -9,7 +9,7 @@ more of, and the typical colour and contrast of that class alone tell the light.
 Contents
 --------
 The training image   describe
-A new image          adapt, warning
+A new image          glimpse, adapt, adapt_to, known_pixels, warning
 Another day          CHANGES
 """
 
@@ -89,13 +89,26 @@ def _contrast(pictures, where):
     return np.maximum(total / count, 0.1) if count else None
 
 
-def adapt(model, looks, rgb):
-    """Adapt a network to the light of an image.
+def glimpse(height, width):
+    """Choose the tiles of an image that are looked at: a few, evenly spread.
 
-    The colour of the larger class is taken to what it was in training. The image's
-    spread about it is scaled half by the light and half by the contrast: a dark image
-    has less contrast, but so has one with much haze, or with smoother soil. (Chosen on
-    three families of scenes; a gain of all values, whatever it is, changes nothing.)
+    Parameters
+    ----------
+    height, width : int
+        The image's size in pixels.
+
+    Returns
+    -------
+    list of segutils.Tile
+        At most `TILES`, from the top of the image to its bottom.
+    """
+    tiles = segutils.tiles(height, width)
+    chosen = np.linspace(0, len(tiles) - 1, min(TILES, len(tiles))).round().astype(int)
+    return [tiles[index] for index in chosen]
+
+
+def adapt(model, looks, rgb):
+    """Adapt a network to the light of an image; `adapt_to` says how.
 
     Parameters
     ----------
@@ -109,22 +122,52 @@ def adapt(model, looks, rgb):
     Returns
     -------
     adapted : segutils.FCNN
+        A copy whose colour constants are the image's.
+    light : ndarray, (3,) float64
+        The image's light in units of the training image's.
+    """
+    return adapt_to(model, looks, segutils.cut(rgb, glimpse(*rgb.shape[:2])))
+
+
+def adapt_to(model, looks, pieces):
+    """Adapt a network to the light of an image, of which some tiles are known.
+
+    The colour of the larger class is taken to what it was in training. The image's
+    spread about it is scaled half by the light and half by the contrast: a dark image
+    has less contrast, but so has one with much haze, or with smoother soil. (Chosen on
+    three families of scenes; a gain of all values, whatever it is, changes nothing.)
+
+    Parameters
+    ----------
+    model : segutils.FCNN
+        The network.
+    looks : dict
+        What its training image looks like, from `describe`.
+    pieces : list of (segutils.Tile, ndarray)
+        The tiles from `glimpse` and their pixels, (h, w, 3) uint8; pixels that are
+        masked (`numpy.ma`) show nothing, and tell nothing.
+
+    Returns
+    -------
+    adapted : segutils.FCNN
         A copy whose colour constants are the image's. That is all that differs, so it
         is as exact, and as fast, as the network it is made of.
     light : ndarray, (3,) float64
         The image's light in units of the training image's: above 1 where it is
         brighter in red, green, blue.
     """
-    cut = segutils.tiles(*rgb.shape[:2])
-    chosen = np.linspace(0, len(cut) - 1, min(TILES, len(cut))).round().astype(int)
-    cut = [cut[index] for index in chosen]
-    pictures = [rgb[tile.core] for tile in cut]
-    pixels = np.concatenate([picture.reshape(-1, 3) for picture in pictures])
+    pictures, known = _cores(pieces)
+    pixels = _chosen(pictures, known)
+    if len(pixels) == 0:
+        return model, np.ones(3)
     light = _ratio(_typical_colour(pixels), looks["colour"])
     first = _in_light(model, looks, light, light)
-    found = segutils.tile_margins(first, rgb, cut=cut)
-    where = [(margin > 0) == looks["larger"] for _, margin in found]
-    larger = pixels[np.concatenate([counts.ravel() for counts in where])]
+    found = segutils.tile_margins(first, pieces)
+    where = [
+        ((margin > 0) == looks["larger"]) & counts
+        for (_, margin), counts in zip(found, known, strict=True)
+    ]
+    larger = _chosen(pictures, where)
     if len(larger) < len(pixels) / 4:  # some strays would tell a wrong light
         return first, light
     light = _ratio(_typical_colour(larger), looks["colour"])
@@ -133,6 +176,35 @@ def adapt(model, looks, rgb):
         return _in_light(model, looks, light, light), light
     spread = np.sqrt(light * _ratio(contrast, looks["contrast"]))
     return _in_light(model, looks, light, spread), light
+
+
+def known_pixels(pieces):
+    """Gather the pixels of tiles that are known.
+
+    Parameters
+    ----------
+    pieces : list of (segutils.Tile, ndarray)
+        As for `adapt_to`.
+
+    Returns
+    -------
+    ndarray, (N, 1, 3) uint8
+        The pixels of the tiles' cores that are not masked.
+    """
+    return _chosen(*_cores(pieces))[:, None]
+
+
+def _cores(pieces):
+    """Give the cores of tiles, (h, w, 3) each, and what is known of each, (h, w)."""
+    cores = [pixels[tile.rows.core, tile.cols.core] for tile, pixels in pieces]
+    pictures = [np.ma.getdata(core) for core in cores]
+    return pictures, [~np.ma.getmaskarray(core).any(-1) for core in cores]
+
+
+def _chosen(pictures, where):
+    """Gather the pixels (N, 3) of some pictures that count."""
+    pairs = zip(pictures, where, strict=True)
+    return np.concatenate([rgb[counts] for rgb, counts in pairs])
 
 
 def _ratio(found, known):

@@ -5,19 +5,25 @@ python predict.py
     data/rgb.png and model.pt -> predictions.jpg
 python predict.py new.png --output new_mask.png --overlay new_overlay.jpg
     one image
-python predict.py photos/*.jpg --output masks/
-    several: a mask for each, photos/a.jpg -> masks/a.png
+python predict.py photos/ --output masks/
+    all images of a folder: photos/2026/a.jpg -> masks/2026/a.png
 """
 
+import argparse
+import hashlib
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm.auto import tqdm
 
+import bigimages
 import cli
 import figures
+import folders
 import images
 
 
@@ -28,7 +34,7 @@ def parse_args(argv=None):
     def option(name, default, text, **more):
         parser.add_argument(name, default=default, help=text, **more)
 
-    image = "images of any size (data/rgb.png)"
+    image = "images of any size, or folders of them (data/rgb.png)"
     option("images", ["data/rgb.png"], image, nargs="*", metavar="IMAGE")
     option("--model", "model.pt", "made by train.py (%(default)s)", metavar="FILE")
     mask = "mask to write: .jpg, .png, .tif, or a folder (%(default)s)"
@@ -41,21 +47,28 @@ def parse_args(argv=None):
     option("--device", "auto", "where to run (%(default)s)", choices=devices)
     precision = "of the arithmetic; bf16 only where it is faster (%(default)s)"
     option("--precision", "fp32", precision, choices=("fp32", "bf16"))
+    bands = "red, green and blue of a TIFF or Zarr array (1,2,3)"
+    option("--bands", None, bands, type=bigimages.band_numbers, metavar="R,G,B")
+    most = "refuse an image of more (%(default)s)"
+    option("--max-pixels", bigimages.MAX_PIXELS, most, type=int, metavar="N")
+    afresh = "do what is done, or half done, once more"
+    parser.add_argument("--overwrite", action="store_true", help=afresh)
     return parser.parse_args(argv)
 
 
 def plan(args):
     """Pair each image with its mask file, and refuse what could not be written."""
-    if "" in (args.output, args.gt, args.overlay, args.probabilities):
+    if "" in (*args.images, args.output, args.gt, args.overlay, args.probabilities):
         raise cli.InputError("an empty name is no file's (leave the option out)")
+    found = folders.expand(args.images)  # of (image, its place in its folder)
     if Path(args.output).is_dir():
-        masks = [Path(args.output, f"{Path(name).stem}.png") for name in args.images]
-    elif len(args.images) == 1 and Path(args.output).suffix:
+        masks = [Path(args.output, place).with_suffix(".png") for _, place in found]
+    elif len(found) == 1 and Path(args.output).suffix:
         masks = [Path(args.output)]
     else:
         raise cli.InputError(f"--output {args.output}: no such folder (make it first)")
     for option in ("gt", "overlay", "probabilities"):
-        if getattr(args, option) and len(args.images) > 1:
+        if getattr(args, option) and len(found) > 1:
             raise cli.InputError(
                 f"--{option} {getattr(args, option)}: goes with one image only"
             )
@@ -64,9 +77,12 @@ def plan(args):
         outputs.append((args.overlay, images.WRITE_SUFFIXES))
     if args.probabilities:
         outputs.append((args.probabilities, images.PROBABILITY_SUFFIXES))
-    inputs = [*args.images, args.model] + ([args.gt] if args.gt else [])
-    cli.check_files(inputs, outputs)
-    return list(zip(args.images, masks, strict=True))
+    for mask in masks:
+        if Path(args.output) in mask.parents:  # of a folder's tree
+            mask.parent.mkdir(parents=True, exist_ok=True)
+    files = [image for image, _ in found if not bigimages.is_zarr(image)]
+    cli.check_files([*files, args.model, *filter(None, [args.gt])], outputs)
+    return [(image, mask) for (image, _), mask in zip(found, masks, strict=True)]
 
 
 class Picture(NamedTuple):
@@ -74,26 +90,51 @@ class Picture(NamedTuple):
 
     name: str
     output: Path
-    rgb: np.ndarray  # (H, W, 3) uint8
+    source: bigimages.Source
+    rgb: np.ndarray | None  # (H, W, 3) uint8; None where it is read by bands
     truth: np.ndarray | None  # (H, W) uint8
 
 
-def read(args, job):
-    """Read an image, and its truth where there is one."""
+def read(args, job, whole=False):
+    """Open an image, read it unless it is too large for that, and read its truth."""
     name, output = job
+    source = bigimages.open_source(name, args.bands, args.max_pixels)
+    truth = images.read_truth(args.gt)[0] if args.gt else None
     if args.gt:
-        rgb, truth, _ = images.read_pair(name, args.gt)
-    else:
-        rgb, truth = images.read_rgb(name), None
+        images.check_same_size(name, source.shape, args.gt, truth.shape)
     for drawn in filter(None, (output, args.overlay)):
-        images.check_jpeg_size(drawn, rgb.shape)
-    return Picture(name, output, rgb, truth)
+        images.check_jpeg_size(drawn, source.shape)
+    rgb = source.whole() if whole or not bigimages.is_large(source) else None
+    return Picture(name, output, source, rgb, truth)
+
+
+def made_with(args):
+    """Say what a mask depends on beside its image, in plain values."""
+    model = hashlib.sha256(Path(args.model).read_bytes()).hexdigest()
+    return {"model": model, "bands": args.bands, "precision": args.precision}
+
+
+class Work(NamedTuple):
+    """What is to be done."""
+
+    args: argparse.Namespace
+    jobs: list  # of (image file, mask file)
+    pictures: Iterator  # the images, or what was wrong with them
+    journal: folders.Journal | None  # of a folder of masks
 
 
 def begin(argv=None):
     """Read the command line, and begin to read the images in another thread."""
     args = parse_args(argv)
-    return args, cli.ahead(partial(read, args), plan(args))
+    jobs, journal = plan(args), None
+    if Path(args.output).is_dir():
+        journal = folders.Journal(args.output, made_with(args))
+        left = [job for job in jobs if args.overwrite or not journal.is_done(*job)]
+        if len(left) < len(jobs):
+            print(f"{len(jobs) - len(left)} of {len(jobs)} images are done already")
+        jobs = left
+    pictures = cli.ahead(partial(cli.attempt, partial(read, args)), jobs)
+    return Work(args, jobs, pictures, journal)
 
 
 if __name__ == "__main__":
@@ -126,47 +167,134 @@ def predict(model, looks, precision, with_probabilities, picture):
     return Prediction(picture, mask, probability, light.warning(looks, its_light, rgb))
 
 
+class BandedPrediction(NamedTuple):
+    """What the network says of a picture that is read by bands of rows."""
+
+    picture: Picture
+    store: bigimages.Store
+    warning: str | None
+
+
+def predict_by_bands(args, model, looks, precision, picture):
+    """Segment a picture that is not held in memory."""
+    name, output, source, *_ = picture
+    seen = source.cut(light.glimpse(*source.shape))
+    adapted, its_light = light.adapt_to(model, looks, seen)
+    margins = bool(args.probabilities)
+    seconds = segutils.seconds_a_tile(adapted, seen, precision)
+    forecast = bigimages.forecast(name, source, output, margins, seconds)
+    print(forecast, file=sys.stderr)
+    device = str(adapted.conv1.weight.device)
+    key = {**made_with(args), "image": bigimages.identity(name), "device": device}
+    store = bigimages.Store(output, key, source.shape, margins, args.overwrite)
+    network = segutils.margins if margins else segutils.segment
+    store.fill(source, partial(network, adapted, precision=precision), segutils.HALO)
+    warning = light.warning(looks, its_light, light.known_pixels(seen))
+    return BandedPrediction(picture, store, warning)
+
+
+def write_by_bands(args, colours, prediction):
+    """Write what is asked for of a picture that is not held in memory."""
+    picture, store, warning = prediction
+    source = picture.source
+    counts, scores = store.counts(), None
+    if picture.truth is not None:
+        mask = np.concatenate([store.mask(block) for block in store.blocks])
+        scores = metrics.scores(mask, picture.truth)
+    bigimages.write_mask(picture.output, store, colours, source.place)
+    if args.overlay:
+        bigimages.write_overlay(args.overlay, source, store)
+    if args.probabilities:
+        bigimages.write_probabilities(
+            args.probabilities, store, segutils.sigmoid, source.place
+        )
+    store.remove()
+    return Outcome(picture, counts, warning, scores)
+
+
+class Outcome(NamedTuple):
+    """What is told of a picture when its files are written."""
+
+    picture: Picture
+    counts: np.ndarray  # pixels of class 0 and class 1
+    warning: str | None
+    scores: dict | None
+
+
 def write(args, colours, prediction):
     """Write what is asked for of a prediction."""
-    picture, mask, probability, _ = prediction
+    if isinstance(prediction, BandedPrediction):
+        return write_by_bands(args, colours, prediction)
+    picture, mask, probability, warning = prediction
     images.write_mask(picture.output, mask, colours)
     if args.overlay:
         images.write_rgb(args.overlay, figures.overlay(picture.rgb, mask))
     if args.probabilities:
         images.write_probabilities(args.probabilities, probability)
-    return prediction
+    counts, scores = np.bincount(mask.ravel(), minlength=2), None
+    if picture.truth is not None:
+        scores = metrics.scores(mask, picture.truth)
+    return Outcome(picture, counts, warning, scores)
 
 
-def report(prediction):
+def report(outcome):
     """Print the share of class 1, warnings, and the scores where there is a truth."""
-    picture, mask, _, warning = prediction
-    print(f"{picture.output}: {mask.mean():.1%} of {picture.name} is class 1")
-    if warning is None and mask.min() == mask.max():
-        warning = f"every pixel is class {mask[0, 0]} (is it like the training image?)"
+    picture, counts, warning, scores = outcome
+    share = counts[1] / max(counts.sum(), 1)
+    print(f"{picture.output}: {share:.1%} of {picture.name} is class 1")
+    if warning is None and 0 in counts:
+        only = counts.argmax()
+        warning = f"every pixel is class {only} (is it like the training image?)"
     if warning is not None:
         print(f"warning: {picture.name}: {warning}", file=sys.stderr)
-    if picture.truth is not None:
-        rows = {"network": metrics.scores(mask, picture.truth)}
-        print(metrics.score_table(picture.name, rows))
+    if scores is not None:
+        print(metrics.score_table(picture.name, {"network": scores}))
 
 
-def finish(args, pictures):
-    """Segment the pictures, and write and report what is found."""
+def predict_all(args, pictures):
+    """Segment and write the pictures; gives for each its outcome or its error."""
     device = segutils.choose_device(args.device)
     model, content = segutils.load_model(args.model, device)
     precision = segutils.choose_precision(args.precision, model)
-    segment = partial(
-        predict, model, content["looks"], precision, bool(args.probabilities)
-    )
-    found = (segment(picture) for picture in pictures)
-    for prediction in cli.ahead(partial(write, args, content["colours"]), found):
-        report(prediction)
+    looks, colours = content["looks"], content["colours"]
+
+    def segment(picture):
+        if picture.rgb is None:
+            return predict_by_bands(args, model, looks, precision, picture)
+        return predict(model, looks, precision, bool(args.probabilities), picture)
+
+    found = (cli.attempt(segment, picture) for picture in pictures)
+    return cli.ahead(partial(cli.attempt, partial(write, args, colours)), found)
+
+
+def finish(work):
+    """Segment the pictures, write and report what is found; give the exit code."""
+    args, jobs, pictures, journal = work
+    outcomes = predict_all(args, pictures)
+    shown = {"unit": "image", "disable": None if len(jobs) > 1 else True}
+    failed = []
+    pairs = zip(jobs, outcomes, strict=True)
+    for job, outcome in tqdm(pairs, total=len(jobs), **shown):
+        if isinstance(outcome, Exception):
+            failed.append(outcome)
+            continue
+        with tqdm.external_write_mode():
+            report(outcome)
+        if journal:
+            journal.add(*job)
+    if failed and len(jobs) == 1:
+        raise failed[0]
+    for error in failed:
+        print("error:", cli.message(error), file=sys.stderr)
+    if failed:
+        print(f"{len(failed)} of {len(jobs)} images failed", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def main(argv=None):
     """Segment images, as the command line says."""
-    finish(*begin(argv))
+    return finish(begin(argv))
 
 
 if __name__ == "__main__":
-    cli.leave(cli.run(finish, *begun))
+    cli.leave(cli.run(finish, begun))

@@ -2,77 +2,23 @@
 
 Contents
 --------
-The split        Block, hold_out
+The split        hold_out
 Patches          training_pixels, patch_size, origin_weights, draw_origins,
                  coverage, cut_patches, jitter
 """
 
 import math
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from cli import InputError
-from images import UNLABELLED
+from images import UNLABELLED, Block
 from segutils import RECEPTIVE_RADIUS
 
 
 # ------------------------------------------------------------------ the split
-
-
-class Block(NamedTuple):
-    """A rectangle of an image, in pixels."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    @property
-    def slices(self):
-        """The rows and columns, a pair of slices."""
-        return slice(self.top, self.bottom), slice(self.left, self.right)
-
-    def within(self, other):
-        """Give the block's place within a block around it.
-
-        Parameters
-        ----------
-        other : Block
-            The block around it.
-
-        Returns
-        -------
-        tuple of slice
-            Rows and columns.
-        """
-        rows = slice(self.top - other.top, self.bottom - other.top)
-        cols = slice(self.left - other.left, self.right - other.left)
-        return rows, cols
-
-    def grown(self, margin, shape):
-        """Give the block with a margin around it, cut off at the image's edges.
-
-        Parameters
-        ----------
-        margin : int
-            Pixels to add on each side.
-        shape : tuple of int
-            The image's (H, W).
-
-        Returns
-        -------
-        Block
-            The larger block.
-        """
-        return Block(
-            max(self.top - margin, 0),
-            max(self.left - margin, 0),
-            min(self.bottom + margin, shape[0]),
-            min(self.right + margin, shape[1]),
-        )
 
 
 GUARD = RECEPTIVE_RADIUS + 1  # pixels around the held-out block; even, as tiles start

@@ -7,7 +7,7 @@ Contents
 --------
 The network      FCNN, Folded, Graphed, input_span, HALO, RECEPTIVE_RADIUS
 The tiler        Span, Tile, spans, tiles
-Prediction       tile_margins, margins, probabilities, sigmoid, segment
+Prediction       cut, tile_margins, margins, probabilities, sigmoid, segment
 The model file   save_model, load_model
 The device       choose_device, choose_precision
 
@@ -449,38 +449,21 @@ def tiles(height, width):
 # ------------------------------------------------------------------ prediction
 
 
-def _cut(rgb, tile):
-    """Cut a tile's pixels; at an odd edge the last row or column is repeated."""
-    cut = rgb[tile.rows.start : tile.rows.stop, tile.cols.start : tile.cols.stop]
-    below = tile.rows.stop - tile.rows.start - cut.shape[0]
-    right = tile.cols.stop - tile.cols.start - cut.shape[1]
-    if below or right:
-        cut = np.pad(cut, [(0, below), (0, right), (0, 0)], "edge")
-    return cut  # (h, w, 3), both even
-
-
-def tile_margins(model, rgb, precision=torch.float32, progress=False, cut=None):
-    """Run the network over an image, tile by tile.
+def cut(rgb, chosen):
+    """Cut tiles out of an image.
 
     Parameters
     ----------
-    model : FCNN
-        The network; it is set to evaluation mode.
     rgb : ndarray, (H, W, 3) uint8
         The image, of any size.
-    precision : torch.dtype
-        What the convolutions compute in.
-    progress : bool
-        Show a progress bar, where there is a terminal to show it on.
-    cut : list of Tile, optional
-        The tiles to run; all of them unless given.
+    chosen : iterable of Tile
+        The tiles, from `tiles`.
 
-    Yields
-    ------
-    core : pair of slice
-        The core's rows and columns in the image.
-    margin : ndarray, (core rows, core columns) float32
-        The logit of class 1 less that of class 0.
+    Returns
+    -------
+    list of (Tile, ndarray)
+        Each tile and its pixels, (h, w, 3) uint8: views of the image. At an odd edge
+        they have one row or column less than the tile.
 
     Raises
     ------
@@ -491,6 +474,43 @@ def tile_margins(model, rgb, precision=torch.float32, progress=False, cut=None):
         raise ValueError(
             f"image of shape {rgb.shape} and type {rgb.dtype}: expected (H, W, 3) uint8"
         )
+    return [
+        (tile, rgb[rows.start : rows.stop, cols.start : cols.stop])
+        for tile in chosen
+        for rows, cols in [tile]
+    ]
+
+
+def _made_even(tile, pixels):
+    """Repeat the last row or column where an odd edge of the image cuts them off."""
+    below = tile.rows.stop - tile.rows.start - pixels.shape[0]
+    right = tile.cols.stop - tile.cols.start - pixels.shape[1]
+    if below or right:
+        pixels = np.pad(pixels, [(0, below), (0, right), (0, 0)], "edge")
+    return np.ma.getdata(pixels)  # (h, w, 3), both even
+
+
+def tile_margins(model, pieces, precision=torch.float32, progress=False):
+    """Run the network over tiles of an image.
+
+    Parameters
+    ----------
+    model : FCNN
+        The network; it is set to evaluation mode.
+    pieces : list of (Tile, ndarray)
+        The tiles and their pixels, from `cut`.
+    precision : torch.dtype
+        What the convolutions compute in.
+    progress : bool
+        Show a progress bar, where there is a terminal to show it on.
+
+    Yields
+    ------
+    core : pair of slice
+        The core's rows and columns in the image.
+    margin : ndarray, (core rows, core columns) float32
+        The logit of class 1 less that of class 0.
+    """
     with torch.no_grad():
         device = model.conv1.weight.device
         network = _fastest(Folded(model.eval(), precision), device)  # for all tiles
@@ -499,23 +519,46 @@ def tile_margins(model, rgb, precision=torch.float32, progress=False, cut=None):
     threads = all_threads if device.type == "cpu" else 1
 
     @torch.inference_mode()
-    def margin(tile):
-        pixels = torch.from_numpy(_cut(rgb, tile)).to(device)  # (h, w, 3)
+    def margin(piece):
+        tile = piece[0]
+        pixels = torch.from_numpy(_made_even(*piece)).to(device)  # (h, w, 3)
         core = network(pixels[None])[0, tile.rows.core, tile.cols.core]
         return tile.core, core.cpu().numpy()
 
-    cut = tiles(*rgb.shape[:2]) if cut is None else cut
     shown = {"unit": "tile", "leave": False, "disable": None if progress else True}
     try:
         # A few tiles beyond those at work, so that no thread waits; never all of them.
-        found = ahead(margin, cut, threads, 2 * threads, _use_one_thread)
-        yield from tqdm(found, total=len(cut), **shown)
+        found = ahead(margin, pieces, threads, 2 * threads, _use_one_thread)
+        yield from tqdm(found, total=len(pieces), **shown)
     finally:
         torch.set_num_threads(all_threads)  # for whatever thread comes after
 
 
 def _use_one_thread():
     torch.set_num_threads(1)
+
+
+def seconds_a_tile(model, pieces, precision=torch.float32):
+    """Time the network on tiles of an image, all threads at work.
+
+    Parameters
+    ----------
+    model : FCNN
+        The network.
+    pieces : list of (Tile, ndarray)
+        The tiles and their pixels.
+    precision : torch.dtype
+        What the convolutions compute in.
+
+    Returns
+    -------
+    float
+        Seconds a tile.
+    """
+    start = time.perf_counter()
+    for _ in tile_margins(model, pieces, precision):
+        pass
+    return (time.perf_counter() - start) / len(pieces)
 
 
 def margins(model, rgb, precision=torch.float32, progress=False):
@@ -542,8 +585,9 @@ def margins(model, rgb, precision=torch.float32, progress=False):
     ValueError
         `rgb` is of another shape or type.
     """
+    pieces = cut(rgb, tiles(*rgb.shape[:2]))
     whole = np.empty(rgb.shape[:2], np.float32)
-    for core, margin in tile_margins(model, rgb, precision, progress):
+    for core, margin in tile_margins(model, pieces, precision, progress):
         whole[core] = margin
     return whole
 
@@ -615,8 +659,9 @@ def segment(model, rgb, precision=torch.float32, progress=False):
     ValueError
         `rgb` is of another shape or type.
     """
+    pieces = cut(rgb, tiles(*rgb.shape[:2]))
     mask = np.empty(rgb.shape[:2], np.uint8)
-    for core, margin in tile_margins(model, rgb, precision, progress):
+    for core, margin in tile_margins(model, pieces, precision, progress):
         mask[core] = margin > 0
     return mask
 

@@ -81,8 +81,8 @@ def blended_norms(model, looks, rgb, share=0.3):
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all batches
     adapted.train()
-    for tile in segutils.tiles(*rgb.shape[:2])[: light.TILES]:
-        pixels = torch.from_numpy(segutils._cut(rgb, tile)).permute(2, 0, 1)
+    for piece in segutils.cut(rgb, light.glimpse(*rgb.shape[:2])):
+        pixels = torch.from_numpy(segutils._made_even(*piece)).permute(2, 0, 1)
         with torch.no_grad():
             adapted(pixels[None].float())
     for norm, old in zip(norms, filter(_is_norm, model), strict=True):

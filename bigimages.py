@@ -1,0 +1,807 @@
+"""Images larger than memory: read, segmented and written by bands of rows.
+
+PNG and JPEG are read by pyvips, TIFF by rasterio and Zarr by zarr, where those are
+installed (requirements-big.txt); what else there is, and all of it without them, is
+read whole by Pillow. Which library reads a format never depends on the image's size.
+
+What is known of a mask is kept in a store beside the file that is to be written, so
+that a run that was killed goes on where it stopped.
+
+Contents
+--------
+In        Source, Held, Vips, Raster, Chunks, open_source, band_numbers, is_large,
+          is_zarr
+Between   bands, Store, digest, identity
+Out       write_mask, write_probabilities, write_overlay
+Before    forecast
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+from contextlib import contextmanager, suppress
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+import figures
+import images
+from cli import InputError, ahead, check_input, whole_file
+from images import Block
+
+
+HELD = 32_000_000  # pixels: a smaller image is held in memory, whole
+MAX_PIXELS = 20_000_000_000  # of an image, unless --max-pixels says otherwise
+BAND = 244  # rows: what one row of tiles decides, so that no tile is computed twice
+NODATA = 255  # in a mask: the image shows nothing there
+BLOCK = 512  # pixels a side, of the blocks of a TIFF that is written
+HINT = "pip install -r requirements-big.txt"
+
+# ------------------------------------------------------------------ in
+
+
+class Source:
+    """An image that is read part by part.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Height and width.
+    place : dict or None
+        Where on the earth it is, and what it holds where it shows nothing: rasterio's
+        ``crs``, ``transform``, ``gcps`` and ``nodata``.
+    by_parts : bool
+        Whether a part can be read without holding the whole.
+    """
+
+    place = None
+    by_parts = True
+
+    def whole(self):
+        """Read all of the image: (H, W, 3) uint8."""
+        return np.ma.getdata(self.read(Block(0, 0, *self.shape)))
+
+    def cut(self, tiles):
+        """Read tiles of the image, from its top to its bottom.
+
+        Parameters
+        ----------
+        tiles : list of segutils.Tile
+            Which.
+
+        Returns
+        -------
+        list of (segutils.Tile, ndarray)
+            Each tile and its pixels; copies, so that no more is held than is asked for.
+        """
+        found = []
+        for tile in tiles:
+            (top, bottom, *_), (left, right, *_) = tile
+            block = Block(top, left, bottom, right).grown(0, self.shape)
+            found.append((tile, self.read(block).copy()))
+        return found
+
+    def read(self, block):
+        """Read a part of the image.
+
+        Parameters
+        ----------
+        block : Block
+            Which part.
+
+        Returns
+        -------
+        ndarray, (h, w, 3) uint8
+            Its pixels; a masked array where the image may show nothing in places.
+
+        Raises
+        ------
+        InputError
+            The file is damaged.
+        """
+        raise NotImplementedError
+
+
+class Held(Source):
+    """An image that is held in memory."""
+
+    by_parts = False
+
+    def __init__(self, rgb):
+        self.rgb = rgb
+        self.shape = rgb.shape[:2]
+
+    def read(self, block):
+        """Read a part of the image; see `Source`."""
+        return self.rgb[block.slices]
+
+
+class Vips(Source):
+    """A PNG or JPEG, which can be decoded from its top to its bottom only."""
+
+    def __init__(self, path):
+        self.path = path
+        self._begin()
+        self.shape = self.image.height, self.image.width
+
+    def _begin(self):
+        import pyvips
+
+        with _told(self.path, pyvips.Error):
+            image = pyvips.Image.new_from_file(
+                str(self.path), access="sequential", fail_on="error"
+            )
+            if image.format == "ushort":
+                image = (image >> 8).cast("uchar")
+            if image.hasalpha():
+                image = image.extract_band(0, n=image.bands - 1)
+            if image.bands == 1:
+                image = image.bandjoin([image, image])
+        self.image, self.region = image, pyvips.Region.new(image)
+        self.top, self.rows = 0, np.empty((0, image.width, 3), np.uint8)
+
+    def read(self, block):
+        """Read a part of the image; see `Source`."""
+        import pyvips
+
+        if block.top < self.top:
+            self._begin()
+        known = self.rows[block.top - self.top :]  # of the rows that were read last
+        top, width = block.top + len(known), self.shape[1]
+        if top < block.bottom:
+            with _told(self.path, pyvips.Error):
+                data = self.region.fetch(0, top, width, block.bottom - top)
+            rows = np.frombuffer(data, np.uint8).reshape(-1, width, 3)
+            self.rows = np.concatenate([known, rows]) if len(known) else rows
+            self.top = block.top
+        return self.rows[: block.bottom - block.top, block.slices[1]]
+
+
+class Raster(Source):
+    """A TIFF of any kind: GeoTIFF, cloud-optimised, BigTIFF."""
+
+    def __init__(self, path, channels=None):
+        import rasterio
+
+        self.path = path
+        with _told(path, rasterio.errors.RasterioError):
+            self.file = rasterio.open(path)
+        self.shape = self.file.shape
+        kinds = set(self.file.dtypes)
+        if not kinds <= {"uint8", "uint16"}:
+            raise InputError(
+                f"{path}: pixels of type {', '.join(sorted(kinds))}, whose range is "
+                "not known (save the image with 8 or 16 bits)"
+            )
+        self.channels = self._choose(channels)
+        self.palette = self._palette()
+        self.place = self._place()
+
+    def _choose(self, channels):
+        count = self.file.count
+        if channels is None:
+            return (1, 2, 3) if count >= 3 else (1, 1, 1)
+        if max(channels) > count:
+            listed = ",".join(map(str, channels))
+            raise InputError(f"{self.path}: has {count} bands (--bands {listed})")
+        return channels
+
+    def _palette(self):
+        if self.channels != (1, 1, 1) or self.file.colorinterp[0].name != "palette":
+            return None
+        found = self.file.colormap(1)
+        return np.array([found[i][:3] for i in range(256)], np.uint8)
+
+    def _place(self):
+        file, (gcps, gcps_crs) = self.file, self.file.gcps
+        if not (file.crs or gcps or file.nodata is not None) and (
+            file.transform.is_identity
+        ):
+            return None
+        place = {"gcps": gcps, "crs": gcps_crs} if gcps else {"crs": file.crs}
+        if not gcps:
+            place["transform"] = file.transform
+        return {**place, "nodata": file.nodata}
+
+    def read(self, block):
+        """Read a part of the image; see `Source`."""
+        import rasterio
+
+        window = rasterio.windows.Window.from_slices(*block.slices)
+        with (
+            _told(self.path, rasterio.errors.RasterioError),
+            rasterio.Env(GDAL_CACHEMAX=self._cache()),
+        ):
+            values = self.file.read(sorted(set(self.channels)), window=window)
+            known = self.file.dataset_mask(window=window) if self.place else None
+        order = np.searchsorted(sorted(set(self.channels)), self.channels)
+        if values.dtype == np.uint16:
+            values = (values >> 8).astype(np.uint8)
+        rgb = np.moveaxis(values, 0, -1)[..., order]
+        if self.palette is not None:
+            rgb = self.palette[rgb[..., 0]]
+        rgb = np.ascontiguousarray(rgb)
+        if known is None or known.all():
+            return rgb
+        return np.ma.MaskedArray(rgb, np.repeat(known[..., None] == 0, 3, axis=2))
+
+    def _cache(self):
+        # GDAL's default is a part of the machine's memory.
+        rows = self.file.block_shapes[0][0]
+        size = np.dtype(self.file.dtypes[0]).itemsize * self.file.count
+        # Twice a row of blocks: a band may lie across two.
+        return 16 * 2**20 + 2 * self.file.width * rows * size  # bytes
+
+
+class Chunks(Source):
+    """A Zarr array, channels first or last."""
+
+    def __init__(self, path, channels=None):
+        import zarr
+
+        try:
+            array = zarr.open(path, mode="r")
+            while isinstance(array, zarr.Group):  # of a pyramid: the largest
+                array = array[sorted(array.keys())[0]]
+        except Exception as error:  # what damaged metadata raises is not bounded
+            raise InputError(f"{path}: is no Zarr array ({error})") from error
+        sizes = [size for size in array.shape if size > 1]
+        self.first = len(sizes) == 3 and sizes[0] < sizes[2]
+        if array.dtype not in (np.uint8, np.uint16) or len(sizes) not in (2, 3):
+            raise InputError(
+                f"{path}: an array of shape {array.shape} and type {array.dtype} "
+                "(8 or 16 bits are read, of height, width and channels)"
+            )
+        self.array, self.extra = array, array.ndim - len(sizes)
+        self.shape = tuple(sizes[1:] if self.first else sizes[:2])
+        count = 1 if len(sizes) == 2 else sizes[0 if self.first else 2]
+        self.channels = channels or ((1, 2, 3) if count >= 3 else (1, 1, 1))
+        if max(self.channels) > count:
+            listed = ",".join(map(str, self.channels))
+            raise InputError(f"{path}: has {count} bands (--bands {listed})")
+        self.grey = len(sizes) == 2
+
+    def read(self, block):
+        """Read a part of the image; see `Source`."""
+        where = (0,) * self.extra
+        where += (slice(None), *block.slices) if self.first else block.slices
+        values = np.asarray(self.array[where])
+        if self.grey:
+            values = values[..., None]
+        elif self.first:
+            values = np.moveaxis(values, 0, -1)
+        if values.dtype == np.uint16:
+            values = (values >> 8).astype(np.uint8)
+        return np.ascontiguousarray(values[..., [c - 1 for c in self.channels]])
+
+
+def open_source(path, channels=None, max_pixels=MAX_PIXELS):
+    """Open an image by the library that reads its format.
+
+    Parameters
+    ----------
+    path : str or Path
+        A PNG, JPEG, TIFF, WebP or BMP file, or a folder that is a Zarr array.
+    channels : tuple of three int, optional
+        Which bands of a TIFF or Zarr array are red, green and blue, counted from 1.
+    max_pixels : int
+        An image whose header says more is refused.
+
+    Returns
+    -------
+    Source
+        The image.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or only by a library that is not installed.
+    """
+    source = _by_parts(path, channels)
+    if source is None:
+        return Held(images.read_rgb(path, min(max_pixels, images.MAX_IMAGE_PIXELS)))
+    images.check_pixels(path, *source.shape, max_pixels)
+    return source
+
+
+def _by_parts(path, channels):
+    """Open an image whose format can be read by parts here, or give None."""
+    if is_zarr(path):
+        _require(path, "zarr", "a Zarr array")
+        return Chunks(path, channels)
+    check_input(path)
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        if _has("rasterio") and _is_upright(path) and (channels or _is_usual(path)):
+            return Raster(path, channels)
+        if start in (b"II+\0", b"MM\0+") or channels:
+            _require(path, "rasterio", "a BigTIFF or a choice of bands")
+    elif channels:
+        raise InputError(f"{path}: --bands goes with TIFF and Zarr only")
+    is_stream = start == b"\x89PNG" or start[:3] == b"\xff\xd8\xff"
+    if is_stream and _has("pyvips") and _is_upright(path):
+        return Vips(path)
+    return None
+
+
+def band_numbers(text):
+    """Read three band numbers, such as ``3,2,1``.
+
+    Parameters
+    ----------
+    text : str
+        The numbers, counted from 1.
+
+    Returns
+    -------
+    list of int
+        Three numbers.
+
+    Raises
+    ------
+    ValueError
+        They are not three, or not numbers from 1 up.
+    """
+    numbers = [int(number) for number in text.split(",")]
+    if len(numbers) != 3 or min(numbers) < 1:
+        raise ValueError(text)
+    return numbers
+
+
+def is_large(source):
+    """Tell whether an image is to be read by bands, not held in memory.
+
+    Parameters
+    ----------
+    source : Source
+        The image.
+
+    Returns
+    -------
+    bool
+        It is of more than `HELD` pixels, or has a place on the earth to keep.
+    """
+    height, width = source.shape
+    return source.by_parts and (height * width > HELD or source.place is not None)
+
+
+def _is_usual(path):
+    """Tell whether a TIFF is of a kind that rasterio understands as Pillow does."""
+    import rasterio
+
+    with suppress(rasterio.errors.RasterioError), rasterio.open(path) as file:
+        bits = file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8")
+        names = [colour.name for colour in file.colorinterp]
+        return bits in ("8", "16") and "cyan" not in names
+    return False
+
+
+def _is_upright(path):
+    """Tell whether an image is stored as it is to be seen, in colours of its own."""
+    try:
+        with Image.open(path, formats=images.READ_FORMATS) as image:
+            return image.getexif().get(274, 1) == 1 and image.mode != "CMYK"
+    except Exception:  # what damaged bytes raise is not bounded; told when it is read
+        return True
+
+
+def is_zarr(path):
+    """Tell whether a folder is a Zarr array or group.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder.
+
+    Returns
+    -------
+    bool
+        It is.
+    """
+    names = ("zarr.json", ".zarray", ".zgroup")
+    return any(Path(path, name).is_file() for name in names)
+
+
+def _has(library):
+    return importlib.util.find_spec(library) is not None
+
+
+def _require(path, library, what):
+    if not _has(library):
+        raise InputError(f"{path}: {what} needs {library} ({HINT})")
+
+
+@contextmanager
+def _told(path, error_type):
+    """Turn a library's error into one line."""
+    try:
+        yield
+    except error_type as error:
+        words = " ".join(str(error).split())
+        raise InputError(f"{path}: damaged image ({words})") from error
+
+
+# ------------------------------------------------------------------ between
+
+
+def bands(shape):
+    """Cut an image into bands of rows, each decided by one row of tiles.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height and width.
+
+    Returns
+    -------
+    list of Block
+        The bands, from the top.
+    """
+    height, width = shape
+    return [
+        Block(top, 0, min(top + BAND, height), width) for top in range(0, height, BAND)
+    ]
+
+
+class Store:
+    """What is known so far of an image: its mask, or its margins, in a Zarr array.
+
+    It stands in a hidden folder beside the file that is to be written. Every band is
+    written whole or not at all, so that a run that was killed can go on.
+
+    Parameters
+    ----------
+    output : str or Path
+        The file that is to be written.
+    key : dict
+        What it depends on, in plain values; a store of anything else is begun afresh.
+    shape : tuple of int
+        The image's height and width.
+    margins : bool
+        Whether it holds margins, as float32, or classes.
+    overwrite : bool
+        Whether it is begun afresh in any case.
+
+    Raises
+    ------
+    InputError
+        Another run is writing the file.
+    """
+
+    def __init__(self, output, key, shape, margins, overwrite=False):
+        import zarr
+
+        output = Path(os.path.realpath(output))
+        self.folder = output.with_name(f".{output.name}.part")
+        self.blocks = bands(shape)
+        self.folder.mkdir(exist_ok=True)
+        self.lock = _lock(self.folder, output)
+        key = {"key": digest({**key, "shape": list(shape), "margins": margins})}
+        with suppress(Exception):  # what a damaged one raises is not bounded
+            self.array = zarr.open_array(self.folder, mode="r+")
+            if dict(self.array.attrs) == key and not overwrite:
+                return
+        for old in self.folder.iterdir():
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        self.array = zarr.create_array(
+            self.folder,
+            shape=shape,
+            chunks=(min(BAND, shape[0]), shape[1]),
+            dtype="float32" if margins else "uint8",
+            fill_value=np.nan if margins else NODATA,
+            attributes=key,
+        )
+
+    def __getitem__(self, block):
+        """Give a block, as it was written."""
+        return self.array[block.slices]
+
+    def mask(self, block):
+        """Give a block's classes: 0, 1 or `NODATA`, (h, w) uint8."""
+        values = self[block]
+        if values.dtype == np.float32:
+            return np.where(np.isnan(values), NODATA, values > 0).astype(np.uint8)
+        return values
+
+    def missing(self):
+        """List the bands that are not known yet; one that shows nothing never is."""
+        return [b for b in self.blocks if (self.mask(b) == NODATA).all()]
+
+    def fill(self, source, network, halo):
+        """Segment the bands that are missing; the next one is read meanwhile.
+
+        Parameters
+        ----------
+        source : Source
+            The image.
+        network : callable
+            Gives the values of pixels, (h, w, 3) uint8: ``segutils.segment``, say.
+        halo : int
+            Pixels that the network must see around a band.
+        """
+
+        def read(block):
+            around = block.grown(halo, source.shape)
+            return block, around, source.read(around)
+
+        missing = self.missing()
+        bar = tqdm(total=len(self.blocks), unit="band", leave=False, disable=None)
+        bar.update(len(self.blocks) - len(missing))
+        for block, around, pixels in ahead(read, missing):
+            inside = block.within(around)
+            values = network(np.ma.getdata(pixels))[inside]
+            values[np.ma.getmaskarray(pixels)[inside].any(-1)] = self.array.fill_value
+            self.array[block.slices] = values
+            bar.update()
+        bar.close()
+
+    def counts(self):
+        """Count the pixels of class 0 and class 1: (2,) int64."""
+        found = (np.bincount(self.mask(b).ravel(), minlength=2) for b in self.blocks)
+        return sum(counts[:2] for counts in found)
+
+    def remove(self):
+        """Delete the store."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self.lock)
+
+
+def _lock(folder, output):
+    """Hold a folder for this run; the system lets it go when the process ends."""
+    handle = os.open(folder, os.O_RDONLY)
+    with suppress(ImportError):  # there is none on Windows
+        import fcntl
+
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            raise InputError(f"{output}: another run is writing it") from error
+    return handle
+
+
+def digest(values):
+    """Give a short name to plain values: equal where they are equal.
+
+    Parameters
+    ----------
+    values : dict or list
+        What json can write.
+
+    Returns
+    -------
+    str
+        64 characters.
+    """
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def identity(path):
+    """Tell a file from others, and from what it was before it was changed.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file or folder.
+
+    Returns
+    -------
+    list
+        Its name, size and time of change.
+    """
+    facts = os.stat(path)
+    return [os.path.realpath(path), facts.st_size, facts.st_mtime_ns]
+
+
+# ------------------------------------------------------------------ out
+
+
+def write_mask(path, store, colours, place):
+    """Draw a mask, by bands of rows.
+
+    Beside a map, as a GeoTIFF, it holds the classes 0 and 1, `NODATA` and the colours;
+    in any other file it is drawn in the two colours, as `images.write_mask` does, and
+    between the two where the image shows nothing.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file ending in one of `images.WRITE_SUFFIXES`.
+    store : Store
+        What is known of the image.
+    colours : sequence of two (red, green, blue)
+        The colours of class 0 and class 1.
+    place : dict or None
+        Where the image is, from `Source`.
+    """
+    masks = (store.mask(block) for block in store.blocks)
+    if place and _is_tiff(path):
+        table = {0: (*colours[0], 255), 1: (*colours[1], 255), NODATA: (0, 0, 0, 0)}
+        _write(path, masks, store, place=place, nodata=NODATA, table=table)
+        return
+    colours = images.drawn_colours(path, colours)
+    palette = np.repeat(colours.mean(0, keepdims=True).astype(np.uint8), 256, axis=0)
+    palette[:2] = colours  # what is neither is drawn between the two
+    _write(path, (palette[mask] for mask in masks), store, place=place)
+
+
+def write_probabilities(path, store, sigmoid, place):
+    """Write probabilities, by bands of rows: 8 bits in a PNG, float32 in a TIFF.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file ending in one of `images.PROBABILITY_SUFFIXES`.
+    store : Store
+        The image's margins.
+    sigmoid : callable
+        Turns margins into probabilities.
+    place : dict or None
+        Where the image is, from `Source`.
+    """
+    values = (sigmoid(store[block]) for block in store.blocks)
+    if _is_tiff(path):
+        _write(path, values, store, dtype="float32", place=place, nodata=np.nan)
+    else:
+        values = (np.nan_to_num(v * 255).round().astype(np.uint8) for v in values)
+        _write(path, values, store)
+
+
+def write_overlay(path, source, store):
+    """Draw a mask on its image, by bands of rows.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file ending in one of `images.WRITE_SUFFIXES`.
+    source : Source
+        The image.
+    store : Store
+        What is known of it.
+    """
+
+    def drawn(block):
+        around = block.grown(1, source.shape)  # an edge is seen from its neighbours
+        rgb = np.ma.getdata(source.read(around))
+        return figures.overlay(rgb, store.mask(around))[block.within(around)]
+
+    rows = (drawn(block) for block in store.blocks)
+    _write(path, rows, store, place=source.place)
+
+
+def _is_tiff(path):
+    return str(path).lower().endswith((".tif", ".tiff"))
+
+
+def _write(path, rows, store, dtype="uint8", **tiff):
+    """Write bands of rows, (h, W) or (h, W, 3), one after the other."""
+    shape = store.array.shape
+    first = next(rows)
+    channels = 1 if first.ndim == 2 else 3
+    rows = chain([first], rows)
+    with whole_file(path) as temporary:
+        if _is_tiff(path):
+            _write_tiff(temporary, rows, shape, channels, dtype, **tiff)
+        else:
+            # The encoder reads the pixels from a file of them.
+            raw = store.folder / "raw"
+            with open(raw, "wb") as file:
+                for values in rows:
+                    file.write(np.ascontiguousarray(values))
+            _encode(raw, temporary, shape, channels)
+
+
+def _write_tiff(
+    path, rows, shape, channels, dtype, place=None, nodata=None, table=None
+):
+    """Write a tiled TIFF; of a map with its place, its colours and overviews."""
+    import rasterio
+
+    where = {key: value for key, value in (place or {}).items() if key != "nodata"}
+    options = {
+        "driver": "GTiff",
+        "width": shape[1],
+        "height": shape[0],
+        "count": channels,
+        "dtype": dtype,
+        "tiled": True,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
+        "compress": "deflate",
+        "BIGTIFF": "IF_SAFER",
+        "photometric": "RGB" if channels == 3 else "MINISBLACK",
+        "interleave": "pixel",
+        "nodata": nodata if place else None,
+    }
+    size = channels * np.dtype(dtype).itemsize
+    cache = 16 * 2**20 + 2 * BLOCK * shape[1] * size  # bytes, as in `Raster`
+    with rasterio.Env(GDAL_CACHEMAX=cache):
+        with rasterio.open(path, "w", **options, **where) as file:
+            if table:
+                file.write_colormap(1, table)
+            top = 0
+            for values in rows:
+                window = rasterio.windows.Window(0, top, shape[1], len(values))
+                planes = values[None] if channels == 1 else np.moveaxis(values, -1, 0)
+                file.write(planes, window=window)
+                top += len(values)
+        factors = [2**level for level in range(1, 16) if max(shape) >> level >= BLOCK]
+        if place and factors:
+            with rasterio.open(path, "r+") as file:
+                file.build_overviews(factors, rasterio.enums.Resampling.nearest)
+
+
+def _encode(raw, path, shape, channels):
+    """Encode raw pixels as a PNG or JPEG."""
+    import pyvips
+
+    image = pyvips.Image.rawload(str(raw), shape[1], shape[0], channels)
+    image = image.copy(interpretation="b-w" if channels == 1 else "srgb")
+    if path.suffix.lower() == ".png":
+        image.write_to_file(str(path), compression=images.PNG_LEVEL)
+    else:
+        image.write_to_file(str(path), Q=images.JPEG_QUALITY, subsample_mode="off")
+    raw.unlink()
+
+
+# ------------------------------------------------------------------ before
+
+
+def forecast(name, source, output, margins, tile_seconds):
+    """Say what segmenting an image takes, and refuse it where that is not there.
+
+    Parameters
+    ----------
+    name : str or Path
+        The image's file.
+    source : Source
+        The image.
+    output : str or Path
+        The mask's file.
+    margins : bool
+        Whether margins are kept, or classes.
+    tile_seconds : float
+        The time that a tile takes.
+
+    Returns
+    -------
+    str
+        One line: size, tiles, memory, disk and time.
+
+    Raises
+    ------
+    InputError
+        There is too little memory or disk.
+    """
+    height, width = source.shape
+    tiles = -(-height // BAND) * -(-width // BAND)
+    # Python and torch; two bands of pixels, one of results; the blocks of two TIFFs.
+    row = 2 * 3 * (BAND + 12) + 9 * BAND + 4 * 2 * BLOCK
+    memory = 500e6 + width * row
+    disk = height * width * (8.0 if margins else 4.0)
+    there = _free_memory(), shutil.disk_usage(Path(output).parent).free
+    for what, need, free in zip(("memory", "disk"), (memory, disk), there, strict=True):
+        if need > free:
+            raise InputError(
+                f"{name}: {width}x{height} pixels need {need / 1e9:.1f} GB of {what}, "
+                f"and {free / 1e9:.1f} are free"
+            )
+    return (
+        f"{name}: {width}x{height} pixels, {tiles:,} tiles, at most {memory / 1e9:.1f} "
+        f"GB of memory and {disk / 1e9:.1f} GB of disk, about "
+        f"{tiles * tile_seconds / 60:.1f} minutes"
+    )
+
+
+def _free_memory():
+    """Give the bytes of memory that are free; without a limit where it is not told."""
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(x.split()[1]) for x in lines if "MemAvailable" in x)
+    return float("inf")

@@ -1,0 +1,114 @@
+"""Folders of images: what is in them, and which of it is done.
+
+Contents
+--------
+In     expand, make_folder
+Done   Journal
+"""
+
+import json
+from pathlib import Path
+
+import images
+from bigimages import digest, identity, is_zarr
+from cli import InputError
+
+
+SUFFIXES = (*images.WRITE_SUFFIXES, ".webp", ".bmp")
+JOURNAL = ".predictions.jsonl"  # in the folder of the masks
+
+
+def expand(names):
+    """List the images that are named, those in folders and below them too.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Files and folders.
+
+    Returns
+    -------
+    list of (str, Path)
+        Each image, and its place in the folder that was named.
+
+    Raises
+    ------
+    InputError
+        A folder holds no images.
+    """
+    found = []
+    for name in names:
+        if not Path(name).is_dir() or is_zarr(name):
+            found.append((name, Path(Path(name).name)))
+            continue
+        inside = [p for p in sorted(Path(name).rglob("*")) if _is_image(p)]
+        if not inside:
+            raise InputError(f"{name}: holds no images ({', '.join(SUFFIXES)})")
+        found += [(str(path), path.relative_to(name)) for path in inside]
+    return found
+
+
+def _is_image(path):
+    hidden = any(part.startswith(".") for part in path.parts if part not in (".", ".."))
+    return path.suffix.lower() in SUFFIXES and path.is_file() and not hidden
+
+
+class Journal:
+    """Which masks of a folder are done, of which images, and made with what.
+
+    A line of JSON for each, in a hidden file of the folder.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The folder of the masks.
+    key : dict
+        What the masks depend on beside their images, in plain values.
+    """
+
+    def __init__(self, folder, key):
+        self.path = Path(folder, JOURNAL)
+        self.key = key
+        self.known = {}
+        if self.path.exists():
+            for line in self.path.read_text().splitlines():
+                try:
+                    entry = json.loads(line)
+                    self.known[entry["mask"]] = entry
+                except (ValueError, TypeError, KeyError):  # cut off where a run died
+                    continue
+
+    def _entry(self, image, mask):
+        made_of = digest([identity(image), self.key])
+        return {"mask": str(mask), "made_of": made_of, "is": identity(mask)}
+
+    def is_done(self, image, mask):
+        """Tell whether a mask stands as it was written, for this image and key.
+
+        Parameters
+        ----------
+        image, mask : str or Path
+            The two files.
+
+        Returns
+        -------
+        bool
+            It does.
+        """
+        known = self.known.get(str(mask))
+        return (
+            known is not None
+            and Path(mask).exists()
+            and known == self._entry(image, mask)
+        )
+
+    def add(self, image, mask):
+        """Note that a mask is done.
+
+        Parameters
+        ----------
+        image, mask : str or Path
+            The two files.
+        """
+        with open(self.path, "a") as file:
+            file.write(json.dumps(self._entry(image, mask)) + "\n")
