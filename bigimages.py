@@ -134,7 +134,7 @@ class Vips(Source):
 
         with _told(self.path, pyvips.Error):
             image = pyvips.Image.new_from_file(
-                str(self.path), access="sequential", fail_on="error"
+                str(self.path), access="sequential", fail_on="error", revalidate=True
             )
             if image.format == "ushort":
                 image = (image >> 8).cast("uchar")
@@ -151,15 +151,15 @@ class Vips(Source):
 
         if block.top < self.top:
             self._begin()
-        known = self.rows[block.top - self.top :]  # of the rows that were read last
-        top, width = block.top + len(known), self.shape[1]
+        rows = self.rows[block.top - self.top :]  # of those that were read last
+        top, width = block.top + len(rows), self.shape[1]
         if top < block.bottom:
             with _told(self.path, pyvips.Error):
                 data = self.region.fetch(0, top, width, block.bottom - top)
-            rows = np.frombuffer(data, np.uint8).reshape(-1, width, 3)
-            self.rows = np.concatenate([known, rows]) if len(known) else rows
-            self.top = block.top
-        return self.rows[: block.bottom - block.top, block.slices[1]]
+            new = np.frombuffer(data, np.uint8).reshape(-1, width, 3)
+            rows = np.concatenate([rows, new])
+        self.top, self.rows = block.top, rows
+        return rows[: block.bottom - block.top, block.slices[1]]
 
 
 class Raster(Source):
@@ -178,18 +178,11 @@ class Raster(Source):
                 f"{path}: pixels of type {', '.join(sorted(kinds))}, whose range is "
                 "not known (save the image with 8 or 16 bits)"
             )
-        self.channels = self._choose(channels)
+        usual = (1, 2, 3) if self.file.count >= 3 else (1, 1, 1)
+        self.channels = tuple(channels or usual)
+        _check_channels(path, self.channels, self.file.count)
         self.palette = self._palette()
         self.place = self._place()
-
-    def _choose(self, channels):
-        count = self.file.count
-        if channels is None:
-            return (1, 2, 3) if count >= 3 else (1, 1, 1)
-        if max(channels) > count:
-            listed = ",".join(map(str, channels))
-            raise InputError(f"{self.path}: has {count} bands (--bands {listed})")
-        return channels
 
     def _palette(self):
         if self.channels != (1, 1, 1) or self.file.colorinterp[0].name != "palette":
@@ -213,19 +206,17 @@ class Raster(Source):
         import rasterio
 
         window = rasterio.windows.Window.from_slices(*block.slices)
+        needed = sorted(set(self.channels))
         with (
             _told(self.path, rasterio.errors.RasterioError),
             rasterio.Env(GDAL_CACHEMAX=self._cache()),
         ):
-            values = self.file.read(sorted(set(self.channels)), window=window)
+            values = self.file.read(needed, window=window)
             known = self.file.dataset_mask(window=window) if self.place else None
-        order = np.searchsorted(sorted(set(self.channels)), self.channels)
-        if values.dtype == np.uint16:
-            values = (values >> 8).astype(np.uint8)
-        rgb = np.moveaxis(values, 0, -1)[..., order]
+        order = [needed.index(channel) for channel in self.channels]
+        rgb = _as_rgb(np.moveaxis(values, 0, -1), order)
         if self.palette is not None:
             rgb = self.palette[rgb[..., 0]]
-        rgb = np.ascontiguousarray(rgb)
         if known is None or known.all():
             return rgb
         return np.ma.MaskedArray(rgb, np.repeat(known[..., None] == 0, 3, axis=2))
@@ -250,34 +241,47 @@ class Chunks(Source):
                 array = array[sorted(array.keys())[0]]
         except Exception as error:  # what damaged metadata raises is not bounded
             raise InputError(f"{path}: is no Zarr array ({error})") from error
-        sizes = [size for size in array.shape if size > 1]
-        self.first = len(sizes) == 3 and sizes[0] < sizes[2]
-        if array.dtype not in (np.uint8, np.uint16) or len(sizes) not in (2, 3):
+        shape = array.shape
+        if array.dtype not in (np.uint8, np.uint16) or len(shape) not in (2, 3, 5):
             raise InputError(
-                f"{path}: an array of shape {array.shape} and type {array.dtype} "
-                "(8 or 16 bits are read, of height, width and channels)"
+                f"{path}: an array of shape {shape} and type {array.dtype} (8 or 16 "
+                "bits are read, of height, width and channels, or as OME-Zarr has them)"
             )
-        self.array, self.extra = array, array.ndim - len(sizes)
-        self.shape = tuple(sizes[1:] if self.first else sizes[:2])
-        count = 1 if len(sizes) == 2 else sizes[0 if self.first else 2]
+        self.array = array
+        if len(shape) == 2:
+            self.axes, count = "yx", 1
+        elif len(shape) == 5:  # time and depth: the first of each
+            self.axes, count = "tczyx", shape[1]
+        else:
+            self.axes = "cyx" if shape[0] < shape[2] else "yxc"
+            count = shape[self.axes.index("c")]
+        self.shape = shape[self.axes.index("y")], shape[self.axes.index("x")]
         self.channels = channels or ((1, 2, 3) if count >= 3 else (1, 1, 1))
-        if max(self.channels) > count:
-            listed = ",".join(map(str, self.channels))
-            raise InputError(f"{path}: has {count} bands (--bands {listed})")
-        self.grey = len(sizes) == 2
+        _check_channels(path, self.channels, count)
 
     def read(self, block):
         """Read a part of the image; see `Source`."""
-        where = (0,) * self.extra
-        where += (slice(None), *block.slices) if self.first else block.slices
-        values = np.asarray(self.array[where])
-        if self.grey:
+        rows, cols = block.slices
+        chosen = {"t": 0, "c": slice(None), "z": 0, "y": rows, "x": cols}
+        values = np.asarray(self.array[tuple(chosen[axis] for axis in self.axes)])
+        if self.axes == "yx":
             values = values[..., None]
-        elif self.first:
+        elif self.axes != "yxc":
             values = np.moveaxis(values, 0, -1)
-        if values.dtype == np.uint16:
-            values = (values >> 8).astype(np.uint8)
-        return np.ascontiguousarray(values[..., [c - 1 for c in self.channels]])
+        return _as_rgb(values, [channel - 1 for channel in self.channels])
+
+
+def _check_channels(path, channels, count):
+    if max(channels) > count:
+        listed = ",".join(map(str, channels))
+        raise InputError(f"{path}: has {count} bands (--bands {listed})")
+
+
+def _as_rgb(values, channels):
+    """Choose channels of (h, w, C), 8 or 16 bits, and give them in 8: (h, w, 3)."""
+    if values.dtype == np.uint16:
+        values = (values >> 8).astype(np.uint8)
+    return np.ascontiguousarray(values[..., channels])
 
 
 def open_source(path, channels=None, max_pixels=MAX_PIXELS):
@@ -481,14 +485,15 @@ class Store:
         self.folder = output.with_name(f".{output.name}.part")
         self.blocks = bands(shape)
         self.folder.mkdir(exist_ok=True)
-        self.lock = _lock(self.folder, output)
+        self.lock = _lock(self.folder / "lock", output)
         key = {"key": digest({**key, "shape": list(shape), "margins": margins})}
         with suppress(Exception):  # what a damaged one raises is not bounded
             self.array = zarr.open_array(self.folder, mode="r+")
             if dict(self.array.attrs) == key and not overwrite:
                 return
         for old in self.folder.iterdir():
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
+            if old.name != "lock":
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
         self.array = zarr.create_array(
             self.folder,
             shape=shape,
@@ -549,21 +554,20 @@ class Store:
     def remove(self):
         """Delete the store."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        os.close(self.lock)
+        self.lock.close()
 
 
-def _lock(folder, output):
-    """Hold a folder for this run; the system lets it go when the process ends."""
-    handle = os.open(folder, os.O_RDONLY)
+def _lock(path, output):
+    """Hold a file for this run, until it is closed or the process ends."""
+    file = open(path, "w")  # noqa: SIM115
     with suppress(ImportError):  # there is none on Windows
         import fcntl
 
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            os.close(handle)
             raise InputError(f"{output}: another run is writing it") from error
-    return handle
+    return file
 
 
 def digest(values):
@@ -741,7 +745,10 @@ def _encode(raw, path, shape, channels):
     """Encode raw pixels as a PNG or JPEG."""
     import pyvips
 
-    image = pyvips.Image.rawload(str(raw), shape[1], shape[0], channels)
+    # pyvips would else give the pixels of an earlier file of this name.
+    image = pyvips.Image.rawload(
+        str(raw), shape[1], shape[0], channels, revalidate=True
+    )
     image = image.copy(interpretation="b-w" if channels == 1 else "srgb")
     if path.suffix.lower() == ".png":
         image.write_to_file(str(path), compression=images.PNG_LEVEL)

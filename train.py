@@ -24,7 +24,7 @@ import images
 
 STEPS = 3000  # optimiser steps, unless --epochs says otherwise
 EPOCH = 20  # steps of an epoch, at least: scoring it should take little of its time
-PATCH = 64  # pixels a side
+PATCH = 32  # pixels a side
 LEARNING_RATE = 1e-2  # the peak; it rises to it and falls to almost nothing after
 WEIGHT_DECAY = 1e-2
 JITTER = (0.05, 0.1, 0.03)  # of brightness, contrast, colour: what `light` leaves

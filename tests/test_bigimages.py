@@ -1,0 +1,374 @@
+import io
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import zarr
+from conftest import ROOT
+from PIL import Image
+from rasterio.transform import from_origin
+
+import bigimages
+import cli
+import images
+import light
+import predict
+import segutils
+from images import Block
+
+
+PLACE = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5e6, 0.5, 0.5)}
+
+
+def run(*arguments):
+    """Run predict.py's main in this process; give its exit code."""
+    return cli.run(lambda: predict.main(list(map(str, arguments))))
+
+
+@pytest.fixture
+def model_file(folder, model, scene):
+    """A model file in the folder, whose masks have both classes."""
+    looks = light.describe(*scene)
+    colours = ((10, 20, 30), (250, 240, 0))
+    margin = segutils.margins(light.adapt(model, looks, scene[0])[0], scene[0])
+    model.conv4.bias.data[1] -= float(np.median(margin))
+    segutils.save_model("model.pt", model.state_dict(), colours, looks, {})
+    return folder / "model.pt"
+
+
+@pytest.fixture
+def by_bands(monkeypatch):
+    """Take every image to be too large to be held."""
+    monkeypatch.setattr(bigimages, "HELD", 0)
+
+
+def write_tiff(path, rgb, **more):
+    """Write a TIFF by rasterio: (H, W, 3) or (H, W)."""
+    planes = np.moveaxis(np.atleast_3d(rgb), -1, 0)
+    count, height, width = planes.shape
+    size = {"count": count, "height": height, "width": width}
+    with rasterio.open(path, "w", "GTiff", dtype=rgb.dtype, **size, **more) as file:
+        file.write(planes)
+
+
+def picture(mode):
+    """A picture of 301x190 pixels in one of Pillow's modes."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (19, 43, 4)).repeat(10, 0).repeat(7, 1)
+    values = (coarse + rng.integers(0, 9, coarse.shape)).clip(0, 255).astype(np.uint8)
+    if mode == "I;16":
+        return Image.fromarray(values[..., 0].astype(np.uint16) * 250 + 17)
+    return Image.fromarray(values, "RGBA").convert(mode)
+
+
+# ------------------------------------------------------------------ in
+
+
+FILES = [
+    *(("png", mode) for mode in ("RGB", "L", "1", "P", "RGBA", "LA", "I;16")),
+    *(("jpg", mode) for mode in ("RGB", "L", "CMYK")),
+    *(("tif", mode) for mode in ("RGB", "L", "1", "P", "RGBA", "I;16", "CMYK")),
+    *(("webp", mode) for mode in ("RGB", "RGBA")),
+]
+
+
+@pytest.mark.parametrize(("suffix", "mode"), FILES)
+def test_every_kind_is_read_as_pillow_reads_it(tmp_path, suffix, mode):
+    path = tmp_path / f"a.{suffix}"
+    picture(mode).save(path)
+    expected = images.read_rgb(path)
+    source = bigimages.open_source(path)
+    assert source.shape == expected.shape[:2]
+    np.testing.assert_array_equal(source.whole(), expected)
+    for top, bottom, left, right in [(0, 50, 0, 301), (44, 90, 3, 40), (10, 190, 0, 9)]:
+        part = source.read(Block(top, left, bottom, right))
+        np.testing.assert_array_equal(part, expected[top:bottom, left:right])
+
+
+def test_a_turned_photograph_is_read_upright(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    picture("RGB").save(tmp_path / "a.jpg", exif=exif)
+    source = bigimages.open_source(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(source.whole(), images.read_rgb(tmp_path / "a.jpg"))
+    assert source.shape == (301, 190)
+
+
+def test_sixteen_bit_bands_are_chosen(tmp_path):
+    values = np.random.default_rng(0).integers(0, 2**16, (40, 50, 5), np.uint16)
+    write_tiff(tmp_path / "a.tif", values)
+    source = bigimages.open_source(tmp_path / "a.tif", [5, 1, 3])
+    np.testing.assert_array_equal(source.whole(), values[..., [4, 0, 2]] >> 8)
+    with pytest.raises(cli.InputError, match=r"has 5 bands \(--bands 6,1,3\)"):
+        bigimages.open_source(tmp_path / "a.tif", [6, 1, 3])
+
+
+@pytest.mark.parametrize("shape", [(3, 60, 70), (60, 70, 3), (1, 3, 1, 60, 70)])
+def test_zarr_is_read_with_its_channels_first_or_last(tmp_path, shape):
+    values = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    array = zarr.create_array(tmp_path / "a.zarr", data=values, chunks="auto")
+    assert array.shape == shape
+    flat = values.squeeze()
+    expected = flat if flat.shape[2] == 3 else np.moveaxis(flat, 0, -1)
+    source = bigimages.open_source(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(source.whole(), expected)
+
+
+@pytest.mark.parametrize("text", ["1,2", "0,1,2", "a,b,c", "1,2,3,4"])
+def test_other_bands_are_refused(folder, capsys, text):
+    assert run("data/rgb.png", "--bands", text) == 2
+    assert "invalid band_numbers value" in capsys.readouterr().err
+
+
+def test_bands_of_a_png_are_refused(model_file, capsys):
+    assert run("data/rgb.png", "--bands", "1,2,3") == 2
+    assert "--bands goes with TIFF and Zarr only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("what", "missing"), [("zarr", "zarr"), ("big.tif", "rasterio")]
+)
+def test_a_library_that_is_missing_is_asked_for(
+    model_file, monkeypatch, capsys, what, missing
+):
+    if what == "zarr":
+        zarr.create_array("a.zarr", data=np.zeros((9, 9, 3), np.uint8))
+        name = "a.zarr"
+    else:
+        name = "a.tif"
+        write_tiff(name, np.zeros((9, 9, 3), np.uint8), BIGTIFF="YES")
+    monkeypatch.setattr(bigimages, "_has", lambda library: library != missing)
+    assert run(name, "--output", "mask.png") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"needs {missing} (pip install -r requirements-big.txt)" in said
+
+
+def test_ordinary_images_need_no_library(model_file, monkeypatch):
+    monkeypatch.setattr(bigimages, "_has", lambda library: False)
+    assert run("--output", "alone.png") == 0
+    monkeypatch.undo()
+    os.chdir(model_file.parent)
+    assert run("--output", "with.png") == 0
+    assert Path("alone.png").read_bytes() == Path("with.png").read_bytes()
+
+
+def test_too_many_pixels_are_refused_by_the_header(model_file, capsys):
+    assert run("--max-pixels", 1000) == 2
+    assert "230x176 pixels, more than 1,000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_a_file_that_ends_early_is_told(model_file, by_bands, capsys, scene, suffix):
+    with io.BytesIO() as file:
+        Image.fromarray(scene[0]).save(
+            file, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, "PNG")
+        )
+        Path(f"cut.{suffix}").write_bytes(file.getvalue()[:5000])
+    before = sorted(os.listdir())
+    assert run(f"cut.{suffix}", "--output", "mask.png") == 2
+    said = capsys.readouterr().err
+    assert f"error: cut.{suffix}: damaged image" in said.splitlines()[-1]
+    assert sorted(os.listdir()) == before
+
+
+# ------------------------------------------------------------------ between
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("size", [(176, 230), (731, 257), (245, 1), (1, 300)])
+def test_by_bands_is_the_same_as_held(model_file, monkeypatch, suffix, size):
+    rgb = np.asarray(Image.open(ROOT / "data/rgb.png"))[: size[0], : size[1]]
+    Image.fromarray(rgb).save(f"a.{suffix}")
+    for held, name in ((10**9, "held"), (0, "bands")):
+        monkeypatch.setattr(bigimages, "HELD", held)
+        outputs = ["--output", f"{name}.png", "--overlay", f"{name}-overlay.png"]
+        assert run(f"a.{suffix}", *outputs, "--probabilities", f"{name}.tif") == 0
+    for kind in (".png", "-overlay.png", ".tif"):
+        one, other = (np.array(Image.open(n + kind)) for n in ("held", "bands"))
+        np.testing.assert_array_equal(one, other)
+    assert not list(Path().glob(".*"))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_a_mask_by_bands_can_be_read_back(model_file, by_bands, suffix):
+    assert run("data/rgb.png", "--output", f"mask.{suffix}") == 0
+    assert run("data/rgb.png", "--output", "mask.png", "--gt", "data/gt.png") == 0
+    one, other = (images.read_truth(f"mask.{s}")[0] for s in (suffix, "png"))
+    np.testing.assert_array_equal(one, other)
+    assert 0 < one.mean() < 1
+
+
+def test_what_is_known_is_not_computed_again(model_file, by_bands, monkeypatch):
+    shutil.copy(ROOT / "data/rgb.png", "a.png")
+    assert run("a.png", "--output", "whole.png") == 0
+    segment, seen = segutils.segment, []
+
+    def dies(model, rgb, precision):
+        seen.append(len(rgb))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return segment(model, rgb, precision)
+
+    monkeypatch.setattr(segutils, "segment", dies)
+    assert run("a.png", "--output", "mask.png") == 130
+    assert not Path("mask.png").exists()
+    assert run("a.png", "--output", "mask.png") == 0
+    count = len(bigimages.bands(images.read_rgb("a.png").shape[:2]))
+    assert len(seen) == count + 1  # that of the interrupt was done again
+    assert Path("mask.png").read_bytes() == Path("whole.png").read_bytes()
+
+
+@pytest.mark.parametrize("changed", ["image", "model", "option", "overwrite"])
+def test_what_is_left_of_something_else_is_not_used(
+    model_file, by_bands, monkeypatch, changed
+):
+    shutil.copy(ROOT / "data/rgb.png", "a.png")
+    fill = bigimages.Store.fill
+    monkeypatch.setattr(
+        bigimages.Store, "fill", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    assert run("a.png", "--output", "mask.png") == 130
+    left = zarr.open_array(".mask.png.part", mode="r+")
+    left[:] = 1  # as if all were known
+    monkeypatch.setattr(bigimages.Store, "fill", fill)
+    more = []
+    if changed == "image":
+        rgb = images.read_rgb("a.png")
+        images.write_rgb("a.png", rgb[::-1])
+    elif changed == "model":
+        content = Path("model.pt").read_bytes()
+        Path("model.pt").write_bytes(content + b"\0")
+    elif changed == "option":
+        more = ["--probabilities", "p.tif"]
+    else:
+        more = ["--overwrite"]
+    assert run("a.png", "--output", "mask.png", *more) == 0
+    assert len(np.unique(images.read_rgb("mask.png"))) > 1
+
+
+def test_two_runs_do_not_share_a_mask(model_file, by_bands, capsys):
+    args = Path("mask.png"), {}, (300, 300), False
+    first = bigimages.Store(*args)
+    assert run("data/rgb.png", "--output", "mask.png") == 2
+    assert "mask.png: another run is writing it" in capsys.readouterr().err
+    first.remove()
+    assert run("data/rgb.png", "--output", "mask.png") == 0
+
+
+KILLED = """
+import sys
+import bigimages, cli, predict
+bigimages.HELD = 0
+raise SystemExit(cli.run(predict.main, sys.argv[1:]))
+"""
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_mask(model_file):
+    rgb = np.tile(np.asarray(Image.open(ROOT / "data/rgb.png")), (4, 2, 1))
+    Image.fromarray(rgb).save("a.png", compress_level=1)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def start(output):
+        line = [sys.executable, "-c", KILLED, "a.png", "--output", output]
+        return subprocess.Popen(line, env=environment, stderr=subprocess.PIPE)
+
+    began = time.monotonic()
+    assert start("whole.png").wait() == 0
+    whole = time.monotonic() - began
+    draw = random.Random(0)
+    for _ in range(10):
+        process = start("mask.png")
+        time.sleep(draw.uniform(0.3, 0.9) * whole)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if Path("mask.png").exists():
+            assert Path("mask.png").read_bytes() == Path("whole.png").read_bytes()
+    assert start("mask.png").wait() == 0
+    assert Path("mask.png").read_bytes() == Path("whole.png").read_bytes()
+
+
+# ------------------------------------------------------------------ out
+
+
+def test_a_map_keeps_its_place(model_file):
+    rgb = np.asarray(Image.open(ROOT / "data/rgb.png"))
+    write_tiff("map.tif", rgb, **PLACE, tiled=True)
+    assert run("map.tif", "--output", "mask.tif", "--probabilities", "p.tif") == 0
+    Image.fromarray(rgb).save("plain.png")
+    assert run("plain.png", "--output", "plain-mask.png") == 0
+    with rasterio.open("mask.tif") as mask, rasterio.open("map.tif") as image:
+        assert mask.crs == image.crs == rasterio.crs.CRS.from_epsg(32633)
+        assert mask.transform == image.transform
+        assert mask.bounds == image.bounds
+        assert mask.dtypes == ("uint8",)
+        assert mask.nodata == bigimages.NODATA
+        assert mask.overviews(1) == [2]
+        assert mask.block_shapes == [(512, 512)]
+        assert mask.colormap(1)[1] == (250, 240, 0, 255)
+        assert mask.compression.value == "DEFLATE"
+        found = mask.read(1)
+    np.testing.assert_array_equal(found, images.read_truth("plain-mask.png")[0])
+    with rasterio.open("p.tif") as file:
+        assert file.crs == rasterio.crs.CRS.from_epsg(32633)
+        assert file.dtypes == ("float32",)
+        np.testing.assert_array_equal(file.read(1) > 0.5, found == 1)
+
+
+@pytest.mark.parametrize("how", ["value", "alpha"])
+def test_where_a_map_shows_nothing_there_is_no_class(model_file, scene, how):
+    rgb = scene[0].clip(1)
+    rgb[:, 200:] = 0
+    if how == "alpha":
+        alpha = np.where(np.arange(230) < 200, 255, 0).astype(np.uint8)
+        rgb = np.dstack([rgb, np.broadcast_to(alpha, (176, 230))])
+        write_tiff("map.tif", rgb, **PLACE, photometric="RGB", alpha="YES")
+    else:
+        write_tiff("map.tif", rgb, **PLACE, nodata=0)
+    assert run("map.tif", "--output", "mask.tif") == 0
+    with rasterio.open("mask.tif") as file:
+        mask = file.read(1)
+    assert (mask[:, 200:] == bigimages.NODATA).all()
+    assert set(np.unique(mask[:, :200])) == {0, 1}
+    assert run("map.tif", "--output", "mask.png") == 0
+    drawn = images.read_rgb("mask.png")
+    assert (drawn[:, 200:] == [130, 130, 15]).all()
+
+
+def test_what_shows_nothing_tells_nothing_of_the_light(model, scene):
+    rgb, truth = scene
+    looks = light.describe(rgb, truth)
+    tiles = light.glimpse(*rgb.shape[:2])
+    hidden = np.zeros(rgb.shape, bool)
+    hidden[:, 150:] = True
+    black, white = (
+        np.ma.MaskedArray(np.where(hidden, v, rgb), hidden) for v in (0, 255)
+    )
+    black, white = black.astype(np.uint8), white.astype(np.uint8)
+    one, its_light = light.adapt_to(model, looks, segutils.cut(black, tiles))
+    _, other = light.adapt_to(model, looks, segutils.cut(white, tiles))
+    np.testing.assert_allclose(its_light, other, rtol=0.02)  # but for the border
+    nothing = np.ma.MaskedArray(rgb, True)
+    same, unknown = light.adapt_to(model, looks, segutils.cut(nothing, tiles))
+    assert same is model
+    assert unknown.tolist() == [1, 1, 1]
+    assert one is not model
+
+
+def test_a_forecast_is_told_and_too_little_memory_refused(
+    model_file, by_bands, monkeypatch, capsys
+):
+    assert run("--output", "mask.png") == 0
+    said = capsys.readouterr().err
+    assert said.startswith("data/rgb.png: 230x176 pixels, 1 tiles, at most 0.5 GB")
+    monkeypatch.setattr(bigimages, "_free_memory", lambda: 1e8)
+    assert run("--output", "mask.png") == 2
+    assert "need 0.5 GB of memory, and 0.1 are free" in capsys.readouterr().err
