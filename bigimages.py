@@ -11,7 +11,7 @@ Contents
 --------
 In        Source, Held, Vips, Raster, Chunks, open_source, band_numbers, is_large,
           is_zarr
-Between   bands, Store, digest, identity
+Between   bands, Store, values, digest, identity
 Out       write_mask, write_probabilities, write_overlay
 Before    forecast
 """
@@ -22,6 +22,7 @@ import json
 import os
 import shutil
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -469,6 +470,8 @@ class Store:
         The image's height and width.
     margins : bool
         Whether it holds margins, as float32, or classes.
+    width : int
+        Columns that are written at once; rows are `BAND`.
     overwrite : bool
         Whether it is begun afresh in any case.
 
@@ -478,7 +481,7 @@ class Store:
         Another run is writing the file.
     """
 
-    def __init__(self, output, key, shape, margins, overwrite=False):
+    def __init__(self, output, key, shape, margins, width, overwrite=False):
         import zarr
 
         output = Path(os.path.realpath(output))
@@ -486,7 +489,10 @@ class Store:
         self.blocks = bands(shape)
         self.folder.mkdir(exist_ok=True)
         self.lock = _lock(self.folder / "lock", output)
-        key = {"key": digest({**key, "shape": list(shape), "margins": margins})}
+        chunk = min(BAND, shape[0]), min(width, shape[1])
+        key = {
+            "key": digest({**key, "shape": shape, "chunk": chunk, "margins": margins})
+        }
         with suppress(Exception):  # what a damaged one raises is not bounded
             self.array = zarr.open_array(self.folder, mode="r+")
             if dict(self.array.attrs) == key and not overwrite:
@@ -497,7 +503,7 @@ class Store:
         self.array = zarr.create_array(
             self.folder,
             shape=shape,
-            chunks=(min(BAND, shape[0]), shape[1]),
+            chunks=chunk,
             dtype="float32" if margins else "uint8",
             fill_value=np.nan if margins else NODATA,
             attributes=key,
@@ -514,9 +520,18 @@ class Store:
             return np.where(np.isnan(values), NODATA, values > 0).astype(np.uint8)
         return values
 
-    def missing(self):
-        """List the bands that are not known yet; one that shows nothing never is."""
-        return [b for b in self.blocks if (self.mask(b) == NODATA).all()]
+    def missing(self, blocks):
+        """List the blocks that are not known yet; one that shows nothing never is."""
+        return [block for block in blocks if not self._knows(block)]
+
+    def _knows(self, block):
+        # A block may have been left half-way, between two rows of chunks.
+        mask = self.mask(block) != NODATA
+        return all(mask[top : top + BAND].any() for top in range(0, len(mask), BAND))
+
+    def progress(self, count, unit):
+        """Show how many of the parts that are missing are done."""
+        return tqdm(total=count, unit=unit, leave=False, disable=None)
 
     def fill(self, source, network, halo):
         """Segment the bands that are missing; the next one is read meanwhile.
@@ -530,21 +545,12 @@ class Store:
         halo : int
             Pixels that the network must see around a band.
         """
-
-        def read(block):
-            around = block.grown(halo, source.shape)
-            return block, around, source.read(around)
-
-        missing = self.missing()
-        bar = tqdm(total=len(self.blocks), unit="band", leave=False, disable=None)
-        bar.update(len(self.blocks) - len(missing))
-        for block, around, pixels in ahead(read, missing):
-            inside = block.within(around)
-            values = network(np.ma.getdata(pixels))[inside]
-            values[np.ma.getmaskarray(pixels)[inside].any(-1)] = self.array.fill_value
-            self.array[block.slices] = values
-            bar.update()
-        bar.close()
+        missing = self.missing(self.blocks)
+        found = ahead(partial(_with_halo, source, halo), missing)
+        with self.progress(len(missing), "band") as bar:
+            for block, seen in zip(missing, found, strict=True):
+                self.array[block.slices] = _values(network, self.array, *seen)
+                bar.update()
 
     def counts(self):
         """Count the pixels of class 0 and class 1: (2,) int64."""
@@ -555,6 +561,43 @@ class Store:
         """Delete the store."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.lock.close()
+
+
+def _with_halo(source, halo, block):
+    """Read a block and the pixels around it; gives its place among them, too."""
+    around = block.grown(halo, source.shape)
+    return source.read(around), block.within(around)
+
+
+def _values(network, array, pixels, inside):
+    """Give a block's values, and the array's fill value where nothing is shown."""
+    values = network(np.ma.getdata(pixels))[inside]
+    values[np.ma.getmaskarray(pixels)[inside].any(-1)] = array.fill_value
+    return values
+
+
+def values(source, network, halo, block, array):
+    """Segment a block of an image.
+
+    Parameters
+    ----------
+    source : Source
+        The image.
+    network : callable
+        Gives the values of pixels, (h, w, 3) uint8.
+    halo : int
+        Pixels that the network must see around the block.
+    block : Block
+        Which part; it begins at even pixels.
+    array : zarr.Array
+        The store's array, which says what stands where the image shows nothing.
+
+    Returns
+    -------
+    ndarray, (h, w)
+        The block's values.
+    """
+    return _values(network, array, *_with_halo(source, halo, block))
 
 
 def _lock(path, output):

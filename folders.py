@@ -2,7 +2,7 @@
 
 Contents
 --------
-In     expand, make_folder
+In     expand
 Done   Journal
 """
 

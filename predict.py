@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 import bigimages
 import cli
+import cluster
 import figures
 import folders
 import images
@@ -51,6 +52,8 @@ def parse_args(argv=None):
     option("--bands", None, bands, type=bigimages.band_numbers, metavar="R,G,B")
     most = "refuse an image of more (%(default)s)"
     option("--max-pixels", bigimages.MAX_PIXELS, most, type=int, metavar="N")
+    option("--workers", None, "processes to share the work", type=int, metavar="N")
+    option("--scheduler", None, "of a Dask cluster, to share it", metavar="ADDRESS")
     afresh = "do what is done, or half done, once more"
     parser.add_argument("--overwrite", action="store_true", help=afresh)
     return parser.parse_args(argv)
@@ -175,7 +178,7 @@ class BandedPrediction(NamedTuple):
     warning: str | None
 
 
-def predict_by_bands(args, model, looks, precision, picture):
+def predict_by_bands(args, client, model, looks, precision, picture):
     """Segment a picture that is not held in memory."""
     name, output, source, *_ = picture
     seen = source.cut(light.glimpse(*source.shape))
@@ -186,9 +189,15 @@ def predict_by_bands(args, model, looks, precision, picture):
     print(forecast, file=sys.stderr)
     device = str(adapted.conv1.weight.device)
     key = {**made_with(args), "image": bigimages.identity(name), "device": device}
-    store = bigimages.Store(output, key, source.shape, margins, args.overwrite)
     network = segutils.margins if margins else segutils.segment
-    store.fill(source, partial(network, adapted, precision=precision), segutils.HALO)
+    network = partial(network, adapted, precision=precision)
+    shared = client is not None and cluster.available(source)
+    width = cluster.SIDE if shared else source.shape[1]
+    store = bigimages.Store(output, key, source.shape, margins, width, args.overwrite)
+    if shared:
+        cluster.fill(client, store, name, args.bands, network, segutils.HALO)
+    else:
+        store.fill(source, network, segutils.HALO)
     warning = light.warning(looks, its_light, light.known_pixels(seen))
     return BandedPrediction(picture, store, warning)
 
@@ -251,7 +260,7 @@ def report(outcome):
         print(metrics.score_table(picture.name, {"network": scores}))
 
 
-def predict_all(args, pictures):
+def predict_all(args, client, pictures):
     """Segment and write the pictures; gives for each its outcome or its error."""
     device = segutils.choose_device(args.device)
     model, content = segutils.load_model(args.model, device)
@@ -260,17 +269,25 @@ def predict_all(args, pictures):
 
     def segment(picture):
         if picture.rgb is None:
-            return predict_by_bands(args, model, looks, precision, picture)
+            return predict_by_bands(args, client, model, looks, precision, picture)
         return predict(model, looks, precision, bool(args.probabilities), picture)
 
     found = (cli.attempt(segment, picture) for picture in pictures)
     return cli.ahead(partial(cli.attempt, partial(write, args, colours)), found)
 
 
-def finish(work):
-    """Segment the pictures, write and report what is found; give the exit code."""
-    args, jobs, pictures, journal = work
-    outcomes = predict_all(args, pictures)
+def predict_file(args, job):
+    """Segment and write one of many pictures, in a worker."""
+    picture = cli.attempt(partial(read, args), job)
+    (outcome,) = predict_all(args, None, [picture])
+    if isinstance(outcome, Exception):
+        return outcome
+    bare = picture._replace(source=None, rgb=None)  # as little as is told is sent back
+    return outcome._replace(picture=bare)
+
+
+def report_all(jobs, outcomes, journal):
+    """Report the outcomes as they come, and what failed at the end; give the code."""
     shown = {"unit": "image", "disable": None if len(jobs) > 1 else True}
     failed = []
     pairs = zip(jobs, outcomes, strict=True)
@@ -289,6 +306,17 @@ def finish(work):
     if failed:
         print(f"{len(failed)} of {len(jobs)} images failed", file=sys.stderr)
     return 1 if failed else 0
+
+
+def finish(work):
+    """Segment the pictures, write and report what is found; give the exit code."""
+    args, jobs, pictures, journal = work
+    with cluster.connected(args.workers, args.scheduler) as client:
+        if client is not None and len(jobs) > 1:
+            outcomes = cluster.attempt_all(client, args, jobs)
+        else:
+            outcomes = predict_all(args, client, pictures)
+        return report_all(jobs, outcomes, journal)
 
 
 def main(argv=None):

@@ -256,7 +256,7 @@ def test_what_is_left_of_something_else_is_not_used(
 
 
 def test_two_runs_do_not_share_a_mask(model_file, by_bands, capsys):
-    args = Path("mask.png"), {}, (300, 300), False
+    args = Path("mask.png"), {}, (300, 300), False, 300
     first = bigimages.Store(*args)
     assert run("data/rgb.png", "--output", "mask.png") == 2
     assert "mask.png: another run is writing it" in capsys.readouterr().err

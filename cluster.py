@@ -1,0 +1,196 @@
+"""Many workers, on this machine or on others: the engine is Dask.
+
+A huge image is shared out by blocks, of which each worker reads its own, with its halo,
+and writes its own chunks of a Zarr array that all can reach; a folder is shared out by
+files. What a lost worker had is done again by another, and what is known stays known:
+a run that is started again goes on where the last one stopped.
+
+Contents
+--------
+The workers     connected, available
+A huge image    blocks, fill
+A folder        attempt_all
+"""
+
+import importlib.util
+import sys
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from itertools import product
+
+import bigimages
+from bigimages import BAND
+from cli import InputError
+from images import Block
+
+
+SIDE = 16 * BAND  # pixels a side of a block: many tiles, and hundreds of blocks
+RETRIES = 2  # of a block that failed, on another worker
+HINT = "pip install -r requirements-cluster.txt"
+
+# ------------------------------------------------------------------ the workers
+
+
+@contextmanager
+def connected(workers, scheduler):
+    """Start workers on this machine, or find those of a scheduler.
+
+    Parameters
+    ----------
+    workers : int or None
+        How many to start here.
+    scheduler : str or None
+        The address of a scheduler that has workers, such as ``tcp://10.0.0.1:8786``.
+
+    Yields
+    ------
+    distributed.Client or None
+        The workers; nothing where neither is asked for.
+
+    Raises
+    ------
+    InputError
+        Dask is not installed, or the scheduler does not answer.
+    """
+    if not (workers or scheduler):
+        yield None
+        return
+    if importlib.util.find_spec("distributed") is None:
+        raise InputError(f"--workers, --scheduler: need dask ({HINT})")
+    from distributed import Client, LocalCluster
+
+    try:
+        if scheduler:
+            client = Client(scheduler, timeout=10)
+        else:
+            cluster = LocalCluster(
+                n_workers=workers, threads_per_worker=1, dashboard_address=":0"
+            )
+            client = Client(cluster)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--scheduler {scheduler}: does not answer") from error
+    print(f"dashboard: {client.dashboard_link}", file=sys.stderr)
+    try:
+        yield client
+    finally:
+        client.close()
+        if not scheduler:
+            cluster.close()
+
+
+def available(source):
+    """Tell whether an image can be shared out: whether any part can be read alone.
+
+    Parameters
+    ----------
+    source : bigimages.Source
+        The image.
+
+    Returns
+    -------
+    bool
+        It can; a PNG or JPEG cannot.
+    """
+    return isinstance(source, (bigimages.Raster, bigimages.Chunks))
+
+
+# ------------------------------------------------------------------ a huge image
+
+
+def blocks(shape):
+    """Cut an image into blocks, each of whole tiles.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height and width.
+
+    Returns
+    -------
+    list of Block
+        The blocks, row by row.
+    """
+    height, width = shape
+    return [
+        Block(top, left, min(top + SIDE, height), min(left + SIDE, width))
+        for top, left in product(range(0, height, SIDE), range(0, width, SIDE))
+    ]
+
+
+def fill(client, store, image, channels, network, halo):
+    """Segment the blocks of an image that are missing, on all workers.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The workers.
+    store : bigimages.Store
+        Where the results go; the workers reach its folder by the same name.
+    image : str
+        The image's file; the workers reach it by the same name.
+    channels : list of int or None
+        Its bands, as for `bigimages.open_source`.
+    network : callable
+        Gives the values of pixels, (h, w, 3) uint8; it is sent to the workers.
+    halo : int
+        Pixels that the network must see around a block.
+    """
+    from distributed import as_completed
+
+    missing = store.missing(blocks(store.array.shape))
+    segment = partial(_segment_block, str(store.folder), image, channels, network, halo)
+    futures = client.map(segment, missing, retries=RETRIES, pure=False)
+    with store.progress(len(futures), "block") as bar:
+        for future in as_completed(futures):
+            future.result()
+            bar.update()
+
+
+def _segment_block(folder, image, channels, network, halo, block):
+    """Segment a block in a worker, and write its chunks."""
+    import torch
+    import zarr
+
+    torch.set_num_threads(1)  # a worker a core
+    source = _opened(image, channels and tuple(channels))
+    array = zarr.open_array(folder, mode="r+")
+    array[block.slices] = bigimages.values(source, network, halo, block, array)
+
+
+@lru_cache(maxsize=1)
+def _opened(image, channels):
+    return bigimages.open_source(image, channels, sys.maxsize)
+
+
+# ------------------------------------------------------------------ a folder
+
+
+def attempt_all(client, args, jobs):
+    """Segment many files, each whole by one worker.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The workers.
+    args : argparse.Namespace
+        The options of predict.py.
+    jobs : list of (str, Path)
+        The images and their masks; the workers reach them by the same names.
+
+    Yields
+    ------
+    object
+        For each job in turn what `predict.predict_file` gives, or its error.
+    """
+    segment = partial(_predict_file, args)
+    for future in client.map(segment, jobs, retries=RETRIES, pure=False):
+        yield future.result()
+
+
+def _predict_file(args, job):
+    import torch
+
+    import predict
+
+    torch.set_num_threads(1)
+    return predict.predict_file(args, job)

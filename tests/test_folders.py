@@ -1,0 +1,135 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+import cli
+import folders
+import images
+import predict
+import segutils
+
+
+@pytest.fixture
+def photos(folder, model, scene):
+    """A folder of four images in a tree, a folder for masks, and a model."""
+    looks = {
+        "larger": 0,
+        "colour": [90.0, 80.0, 70.0],
+        "contrast": [9.0, 8.0, 7.0],
+        "lowest": [0.0] * 3,
+        "highest": [255.0] * 3,
+    }
+    segutils.save_model(
+        "model.pt", model.state_dict(), ((0,) * 3, (255,) * 3), looks, {}
+    )
+    for name in ("a.png", "deep/b.jpg", "deep/er/c.tif", "d.bmp"):
+        path = Path("photos", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene[0][:40, :50]).save(path)
+    Path("photos/notes.txt").write_text("no image")
+    Path("photos/.hidden.png").write_text("no image")
+    Path("masks").mkdir()
+    return folder
+
+
+def run(*arguments):
+    return cli.run(lambda: predict.main(["photos", "--output", "masks", *arguments]))
+
+
+def masks():
+    return {str(p): p.stat().st_mtime_ns for p in sorted(Path("masks").rglob("*.png"))}
+
+
+def test_a_folder_keeps_its_tree(photos, capsys):
+    assert run() == 0
+    expected = ["masks/a.png", "masks/d.png", "masks/deep/b.png", "masks/deep/er/c.png"]
+    assert sorted(masks()) == expected
+    assert capsys.readouterr().out.count("is class 1") == 4
+    for mask in masks():
+        assert images.read_rgb(mask).shape == (40, 50, 3)
+
+
+def test_what_is_done_is_skipped(photos, capsys):
+    assert run() == 0
+    before = masks()
+    Path("masks/d.png").unlink()
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save("photos/a.png")
+    capsys.readouterr()
+    assert run() == 0
+    said = capsys.readouterr().out
+    assert "2 of 4 images are done already" in said
+    assert said.count("is class 1") == 2
+    after = masks()
+    same = [name for name in before if before[name] == after[name]]
+    assert same == ["masks/deep/b.png", "masks/deep/er/c.png"]
+
+
+@pytest.mark.parametrize("changed", ["model", "option", "overwrite", "mask"])
+def test_masks_of_something_else_are_made_again(photos, capsys, changed):
+    assert run() == 0
+    before = masks()
+    more = []
+    if changed == "model":
+        Path("model.pt").write_bytes(Path("model.pt").read_bytes() + b"\0")
+    elif changed == "option":
+        more = ["--precision", "bf16"]
+    elif changed == "overwrite":
+        more = ["--overwrite"]
+    else:
+        for name in before:
+            Path(name).write_bytes(b"something else")
+    assert run(*more) == 0
+    assert all(masks()[name] != before[name] for name in before)
+    assert all(images.read_rgb(name).shape == (40, 50, 3) for name in before)
+
+
+def test_a_journal_that_was_cut_off_is_no_fault(photos):
+    assert run() == 0
+    journal = Path("masks", folders.JOURNAL)
+    journal.write_text(journal.read_text()[:-30] + "\n[]\n")
+    before = masks()
+    assert run() == 0
+    assert sum(before[name] != masks()[name] for name in before) == 1
+
+
+def test_bad_files_are_told_at_the_end_and_the_others_done(photos, scene, capsys):
+    for index in range(6):
+        Image.fromarray(scene[0][:30, : 30 + index]).save(f"photos/{index}.png")
+    whole = Path("photos/1.png").read_bytes()
+    Path("photos/1.png").write_bytes(whole[:200])
+    Path("photos/3.png").write_bytes(b"")
+    Path("photos/d.bmp").write_bytes(b"BM no image")
+    assert run() == 1
+    said = capsys.readouterr()
+    assert said.out.count("is class 1") == 7
+    *errors, last = said.err.splitlines()
+    assert [line.split(":")[1] for line in errors] == [
+        " photos/1.png",
+        " photos/3.png",
+        " photos/d.bmp",
+    ]
+    assert last == "3 of 10 images failed"
+    assert len(masks()) == 7
+    Path("photos/1.png").write_bytes(whole)
+    assert run() == 1
+    assert "7 of 10 images are done already" in capsys.readouterr().out
+
+
+def test_two_images_of_one_mask_are_refused(photos, capsys):
+    Image.open("photos/a.png").save("photos/a.jpg")
+    assert run() == 2
+    assert "would overwrite an input or another output" in capsys.readouterr().err
+
+
+def test_a_folder_without_images_is_told(photos, capsys):
+    Path("empty").mkdir()
+    assert cli.run(lambda: predict.main(["empty", "--output", "masks"])) == 2
+    assert capsys.readouterr().err.startswith("error: empty: holds no images (.jpg")
+
+
+def test_the_readme_names_the_exit_codes():
+    readme = (ROOT / "README.md").read_text()
+    assert "1 when some of many images could not be used" in readme
