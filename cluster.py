@@ -26,6 +26,7 @@ from images import Block
 
 SIDE = 16 * BAND  # pixels a side of a block: many tiles, and hundreds of blocks
 RETRIES = 2  # of a block that failed, on another worker
+PATIENCE = 10  # seconds for a scheduler to answer
 HINT = "pip install -r requirements-cluster.txt"
 
 # ------------------------------------------------------------------ the workers
@@ -61,7 +62,7 @@ def connected(workers, scheduler):
 
     try:
         if scheduler:
-            client = Client(scheduler, timeout=10)
+            client = Client(scheduler, timeout=PATIENCE)
         else:
             cluster = LocalCluster(
                 n_workers=workers, threads_per_worker=1, dashboard_address=":0"

@@ -61,6 +61,8 @@ def parse_args(argv=None):
 
 def plan(args):
     """Pair each image with its mask file, and refuse what could not be written."""
+    if args.workers is not None and args.workers < 1:
+        raise cli.InputError(f"--workers {args.workers}: at least 1 is needed")
     if "" in (*args.images, args.output, args.gt, args.overlay, args.probabilities):
         raise cli.InputError("an empty name is no file's (leave the option out)")
     found = folders.expand(args.images)  # of (image, its place in its folder)
@@ -121,7 +123,8 @@ class Work(NamedTuple):
     """What is to be done."""
 
     args: argparse.Namespace
-    jobs: list  # of (image file, mask file)
+    jobs: list  # of (image file, mask file), without those that are done
+    is_one: bool  # whether one image is asked for, and not many
     pictures: Iterator  # the images, or what was wrong with them
     journal: folders.Journal | None  # of a folder of masks
 
@@ -130,6 +133,7 @@ def begin(argv=None):
     """Read the command line, and begin to read the images in another thread."""
     args = parse_args(argv)
     jobs, journal = plan(args), None
+    is_one = len(jobs) == 1
     if Path(args.output).is_dir():
         journal = folders.Journal(args.output, made_with(args))
         left = [job for job in jobs if args.overwrite or not journal.is_done(*job)]
@@ -137,7 +141,7 @@ def begin(argv=None):
             print(f"{len(jobs) - len(left)} of {len(jobs)} images are done already")
         jobs = left
     pictures = cli.ahead(partial(cli.attempt, partial(read, args)), jobs)
-    return Work(args, jobs, pictures, journal)
+    return Work(args, jobs, is_one, pictures, journal)
 
 
 if __name__ == "__main__":
@@ -286,9 +290,9 @@ def predict_file(args, job):
     return outcome._replace(picture=bare)
 
 
-def report_all(jobs, outcomes, journal):
+def report_all(jobs, is_one, outcomes, journal):
     """Report the outcomes as they come, and what failed at the end; give the code."""
-    shown = {"unit": "image", "disable": None if len(jobs) > 1 else True}
+    shown = {"unit": "image", "disable": True if is_one else None}
     failed = []
     pairs = zip(jobs, outcomes, strict=True)
     for job, outcome in tqdm(pairs, total=len(jobs), **shown):
@@ -299,7 +303,7 @@ def report_all(jobs, outcomes, journal):
             report(outcome)
         if journal:
             journal.add(*job)
-    if failed and len(jobs) == 1:
+    if failed and is_one:
         raise failed[0]
     for error in failed:
         print("error:", cli.message(error), file=sys.stderr)
@@ -310,13 +314,13 @@ def report_all(jobs, outcomes, journal):
 
 def finish(work):
     """Segment the pictures, write and report what is found; give the exit code."""
-    args, jobs, pictures, journal = work
+    args, jobs, is_one, pictures, journal = work
     with cluster.connected(args.workers, args.scheduler) as client:
-        if client is not None and len(jobs) > 1:
+        if client is not None and not is_one:
             outcomes = cluster.attempt_all(client, args, jobs)
         else:
             outcomes = predict_all(args, client, pictures)
-        return report_all(jobs, outcomes, journal)
+        return report_all(jobs, is_one, outcomes, journal)
 
 
 def main(argv=None):

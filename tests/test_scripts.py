@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 import cli
+import folders
 import images
 import light
 import predict
@@ -211,7 +212,7 @@ def test_several_images_go_into_a_folder(trained, scene):
     Image.fromarray(scene[0][:33, :71]).save("odd.png")
     Path("masks").mkdir()
     assert run(predict.main, "data/rgb.png", "odd.png", "--output", "masks") == 0
-    assert sorted(os.listdir("masks")) == ["odd.png", "rgb.png"]
+    assert sorted(os.listdir("masks")) == [folders.JOURNAL, "odd.png", "rgb.png"]
     assert Image.open("masks/odd.png").size == (71, 33)
 
 
@@ -304,7 +305,7 @@ def test_training_needs_32_pixels_a_side(folder, scene, capsys, side):
 
 BAD_PREDICTION = {
     "missing image": (["no.png"], "no.png: no such file"),
-    "folder for an image": (["data"], "data: is no ordinary file"),
+    "folder for an image": (["data"], "predictions.jpg: no such folder (make it"),
     "text for an image": (["text.png"], "text.png: is no image"),
     "missing model": (["--model", "no.pt"], "no.pt: no such file"),
     "text for a model": (["--model", "text.png"], "text.png: is no model file"),

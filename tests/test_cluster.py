@@ -1,0 +1,113 @@
+import os
+import signal
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from conftest import ROOT
+from PIL import Image
+
+import bigimages
+import cli
+import cluster
+import images
+import light
+import predict
+import segutils
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(cluster, "SIDE", 2 * bigimages.BAND)
+    monkeypatch.setattr(bigimages, "HELD", 0)
+
+
+@pytest.fixture
+def model_file(folder, model, scene):
+    looks = light.describe(*scene)
+    colours = ((0, 0, 0), (255, 255, 255))
+    segutils.save_model("model.pt", model.state_dict(), colours, looks, {})
+    return folder / "model.pt"
+
+
+def run(*arguments):
+    return cli.run(lambda: predict.main(list(map(str, arguments))))
+
+
+def test_a_killed_workers_work_is_done_again(folder, model, small_blocks):
+    rgb = np.tile(np.asarray(Image.open(ROOT / "data/rgb.png")), (3, 2, 1))
+    zarr.create_array("a.zarr", data=rgb, chunks=(512, 512, 3))
+    store = bigimages.Store("mask.png", {}, rgb.shape[:2], False, cluster.SIDE)
+    network = partial(segutils.segment, model)
+    with cluster.connected(2, None) as client:
+        workers = client.run(os.getpid)
+        arguments = (client, store, "a.zarr", None, network, segutils.HALO)
+        filling = threading.Thread(target=cluster.fill, args=arguments)
+        filling.start()
+        blocks = cluster.blocks(rgb.shape[:2])
+        while len(store.missing(blocks)) == len(blocks):
+            time.sleep(0.05)
+        os.kill(next(iter(workers.values())), signal.SIGKILL)
+        assert store.missing(blocks)
+        filling.join()
+        assert client.run(os.getpid) != workers
+    assert not store.missing(blocks)
+    found = np.concatenate([store.mask(block) for block in store.blocks])
+    np.testing.assert_array_equal(found, segutils.segment(model, rgb))
+
+
+def test_two_workers_make_the_mask_of_one_process(model_file, small_blocks, capsys):
+    rgb = np.asarray(Image.open(ROOT / "data/rgb.png"))
+    zarr.create_array("a.zarr", data=rgb)
+    assert run("a.zarr", "--output", "one.png") == 0
+    assert run("a.zarr", "--output", "two.png", "--workers", 2) == 0
+    assert "dashboard: http://" in capsys.readouterr().err
+    assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
+    assert len(np.unique(images.read_rgb("one.png"))) == 2
+
+
+def test_workers_share_a_folder(model_file, scene, capsys):
+    for index in range(5):
+        path = Path("photos", str(index % 2), f"{index}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene[0][:60, : 40 + index]).save(path)
+    path.write_bytes(b"no image")
+    for masks, more in (("one", ()), ("two", ("--workers", 2))):
+        Path(masks).mkdir()
+        assert run("photos", "--output", masks, *more) == 1
+        said = capsys.readouterr()
+        assert said.out.count("is class 1") == 4
+        assert "1 of 5 images failed" in said.err
+    found = {p.relative_to("one"): p.read_bytes() for p in Path("one").rglob("*.png")}
+    assert len(found) == 4
+    for place, mask in found.items():
+        assert Path("two", place).read_bytes() == mask
+    assert run("photos", "--output", "two", "--workers", 2) == 1
+    assert "4 of 5 images are done already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--scheduler", "tcp://127.0.0.1:1"], "tcp://127.0.0.1:1: does not answer"),
+        (["--workers", 0], "--workers 0: at least 1 is needed"),
+    ],
+)
+def test_workers_that_cannot_be_had_are_told(
+    model_file, monkeypatch, capsys, more, words
+):
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
+    assert run(*more) == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_dask_is_asked_for(model_file, monkeypatch, capsys):
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
+    assert run("--workers", 2) == 2
+    assert "need dask (pip install -r requirements-cluster.txt)" in (
+        capsys.readouterr().err
+    )
