@@ -14,7 +14,6 @@ from bigimages import digest, identity, is_zarr
 from cli import InputError
 
 
-SUFFIXES = (*images.WRITE_SUFFIXES, ".webp", ".bmp")
 JOURNAL = ".predictions.jsonl"  # in the folder of the masks
 
 
@@ -43,14 +42,14 @@ def expand(names):
             continue
         inside = [p for p in sorted(Path(name).rglob("*")) if _is_image(p)]
         if not inside:
-            raise InputError(f"{name}: holds no images ({', '.join(SUFFIXES)})")
+            raise InputError(f"{name}: holds no images ({', '.join(images.READ_SUFFIXES)})")
         found += [(str(path), path.relative_to(name)) for path in inside]
     return found
 
 
 def _is_image(path):
     hidden = any(part.startswith(".") for part in path.parts if part not in (".", ".."))
-    return path.suffix.lower() in SUFFIXES and path.is_file() and not hidden
+    return path.suffix.lower() in images.READ_SUFFIXES and path.is_file() and not hidden
 
 
 class Journal:

@@ -3,13 +3,15 @@
 Contents
 --------
 Place    Block
-In       read_rgb, read_truth, read_pair, check_same_size, check_pixels
+In       find_pairs, read_rgb, read_truth, read_pair, check_same_size,
+         check_pixels
 Changed  compressed, blurred, noisy
 Out      write_rgb, write_mask, drawn_colours, write_probabilities, check_jpeg_size
 """
 
 import io
 import warnings
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from cli import InputError, check_input, whole_file
 
 
 READ_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
+READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 WRITE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 PROBABILITY_SUFFIXES = (".png", ".tif", ".tiff")
 MAX_IMAGE_PIXELS = 1_000_000_000  # a file whose header says more is refused
@@ -88,6 +91,57 @@ class Block(NamedTuple):
 
 
 # ------------------------------------------------------------------ in
+
+
+def find_pairs(rgb, gt):
+    """Pair images with their ground truths: by their order, or by name in two folders.
+
+    Parameters
+    ----------
+    rgb, gt : sequence of str or Path
+        As many images as truths; or one folder each, in which ``a.jpg`` belongs to
+        ``a.png``. Of a folder, the files whose suffix is one of `READ_SUFFIXES` count.
+
+    Returns
+    -------
+    list of (str or Path, str or Path)
+        Each image's file and that of its truth.
+
+    Raises
+    ------
+    InputError
+        An image has no truth, a truth has no image, or a folder has no image or two
+        of one name.
+    """
+    if len(rgb) == len(gt) == 1 and Path(rgb[0]).is_dir() and Path(gt[0]).is_dir():
+        pictures, truths = map(_by_stem, (rgb[0], gt[0]))
+        for stem, path in {**truths, **pictures}.items():
+            other, noun = (gt, "truth") if stem in pictures else (rgb, "image")
+            if stem not in pictures or stem not in truths:
+                raise InputError(
+                    f"{path}: {other[0]} holds no {noun} of that name (each image "
+                    "needs one truth)"
+                )
+        return [(path, truths[stem]) for stem, path in pictures.items()]
+    if len(rgb) != len(gt):
+        raise InputError(
+            f"--rgb: number of images {len(rgb)}, of truths {len(gt)} (name a truth "
+            "for each image with --gt, in the same order)"
+        )
+    return list(zip(rgb, gt, strict=True))
+
+
+def _by_stem(folder):
+    """Give a folder's images by their names without suffix, in order."""
+    found = {}
+    for path in sorted(Path(folder).iterdir()):
+        if path.suffix.lower() in READ_SUFFIXES and not path.name.startswith("."):
+            if path.stem in found:
+                raise InputError(f"{path}: {found[path.stem]} has the same name")
+            found[path.stem] = path
+    if not found:
+        raise InputError(f"{folder}: holds no images ({', '.join(READ_SUFFIXES)})")
+    return found
 
 
 def read_rgb(path, max_pixels=MAX_IMAGE_PIXELS):

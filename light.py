@@ -30,32 +30,35 @@ MOST_OUTSIDE = 0.2  # share of pixels of colours that the training image lacks
 RANGE = (0.5, 99.5)  # percentiles of the training image that its colours lie between
 
 
-def describe(rgb, truth):
-    """Say what a labelled image looks like, in plain values for the model file.
+def describe(pictures, truths):
+    """Say what the labelled images look like, in plain values for the model file.
 
     Parameters
     ----------
-    rgb : ndarray, (H, W, 3) uint8
-        The training image.
-    truth : ndarray, (H, W) uint8
-        0, 1 or `images.UNLABELLED`.
+    pictures : sequence of ndarray, (H, W, 3) uint8
+        The training images, taken together.
+    truths : sequence of ndarray, (H, W) uint8
+        Their classes: 0, 1 or `images.UNLABELLED`.
 
     Returns
     -------
     dict
         ``larger``, the class with more pixels; ``colour`` and ``contrast``, that
         class's typical colour and contrast; ``lowest`` and ``highest``, between which
-        nearly all of the image's colours lie: three values of 0 to 255 each.
+        nearly all of the images' colours lie: three values of 0 to 255 each.
     """
-    larger = int((truth == 1).sum() > (truth == 0).sum())
-    is_larger = truth == larger
-    contrast = _contrast([rgb], [is_larger])
+    counts = [sum(int((truth == c).sum()) for truth in truths) for c in (0, 1)]
+    larger = int(counts[1] > counts[0])
+    is_larger = [truth == larger for truth in truths]
+    contrast = _contrast(pictures, is_larger)
     if contrast is None:  # labelled in thin strokes only
-        contrast = _contrast([rgb], [np.ones(truth.shape, bool)])
-    lowest, highest = np.percentile(rgb.reshape(-1, 3), RANGE, axis=0)
+        contrast = _contrast(pictures, [np.ones(t.shape, bool) for t in truths])
+    pixels = np.concatenate([rgb.reshape(-1, 3) for rgb in pictures])
+    lowest, highest = np.percentile(pixels, RANGE, axis=0)
+    of_larger = pixels[np.concatenate([where.ravel() for where in is_larger])]
     return {
         "larger": larger,
-        "colour": _typical_colour(rgb[is_larger]).tolist(),
+        "colour": _typical_colour(of_larger).tolist(),
         "contrast": contrast.tolist(),
         "lowest": lowest.tolist(),
         "highest": highest.tolist(),

@@ -2,13 +2,18 @@
 
 Contents
 --------
-The split        hold_out
+The split        Scene, hold_out, split_scene
 Patches          training_pixels, patch_size, origin_weights, draw_origins,
                  coverage, cut_patches, jitter
+Several images   sheet, sheet_weights
+
+Patches of several images are cut from a *sheet*, on which the images lie one below the
+other: one image to the code that draws and cuts, with no patch across two of them.
 """
 
 import math
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -71,11 +76,46 @@ def hold_out(truth, share=0.2, places=5):
             best, least = block, difference
     if best is None:
         raise InputError(
-            f"ground truth: the smaller class ({min(totals)} pixels) lies in one "
-            "place: no block can be held out with both classes inside and outside "
-            "(label more of it, elsewhere)"
+            f"the smaller class ({min(totals)} pixels) lies in one place: no block can "
+            "be held out with both classes inside and outside (label more of it, "
+            "elsewhere)"
         )
     return best
+
+
+class Scene(NamedTuple):
+    """A labelled image, and how it is split."""
+
+    rgb: np.ndarray  # (H, W, 3) uint8
+    truth: np.ndarray  # (H, W) uint8: 0, 1 or `UNLABELLED`
+    block: Block  # held out
+    patch: int  # pixels a side: the largest training patch that fits
+
+
+def split_scene(rgb, truth, largest):
+    """Split a labelled image into a held-out block and what is left for training.
+
+    Parameters
+    ----------
+    rgb : ndarray, (H, W, 3) uint8
+        The image.
+    truth : ndarray, (H, W) uint8
+        Its classes: 0, 1 or `UNLABELLED`.
+    largest : int
+        The patches' side that is wanted, as for `patch_size`.
+
+    Returns
+    -------
+    Scene
+        The image with its block and the side of its patches.
+
+    Raises
+    ------
+    InputError
+        No block can be held out, or no patch fits beside it.
+    """
+    block = hold_out(truth)
+    return Scene(rgb, truth, block, patch_size(truth, block, largest))
 
 
 # ------------------------------------------------------------------ patches
@@ -127,8 +167,8 @@ def patch_size(truth, block, largest):
             return size
         size //= 2
     raise InputError(
-        f"ground truth: no patch of {SMALLEST_PATCH}x{SMALLEST_PATCH} pixels outside "
-        "the held-out block shows the rarer class (label more of it)"
+        f"no patch of {SMALLEST_PATCH}x{SMALLEST_PATCH} pixels outside the held-out "
+        "block shows the rarer class (label more of it)"
     )
 
 
@@ -296,3 +336,65 @@ def jitter(patches, strengths, generator):
     grey = patches.mean((1, 2, 3), keepdim=True)
     changed = (patches - grey) * factor(contrast, 1) + grey
     return changed * factor(brightness, 1) * factor(colour, 3)
+
+
+# ------------------------------------------------------------------ several images
+
+
+def sheet(pictures, rows=0):
+    """Lay pictures one below the other on a sheet as wide as the widest.
+
+    Parameters
+    ----------
+    pictures : sequence of ndarray
+        They may differ in height and width, but in no other axis.
+    rows : int
+        The axis of the rows; that of the columns follows it.
+
+    Returns
+    -------
+    ndarray
+        The sheet; 0 beside the narrower pictures.
+    """
+    heights, widths = zip(*(p.shape[rows : rows + 2] for p in pictures), strict=True)
+    shape = list(pictures[0].shape)
+    shape[rows : rows + 2] = sum(heights), max(widths)
+    whole = np.zeros(shape, pictures[0].dtype)
+    bottoms = np.cumsum(heights)
+    for picture, height, width, bottom in zip(
+        pictures, heights, widths, bottoms, strict=True
+    ):
+        place = (slice(bottom - height, bottom), slice(width))
+        whole[(slice(None),) * rows + place] = picture
+    return whole
+
+
+def sheet_weights(scenes, size):
+    """Say how likely each place of the sheet is to be a patch's top left corner.
+
+    An image has as large a share of the patches as of the labelled pixels that are left
+    for training; within it, `origin_weights` says where they lie.
+
+    Parameters
+    ----------
+    scenes : sequence of Scene
+        The images, in their order on the sheet.
+    size : int
+        A patch's side in pixels, at most the smallest scene's.
+
+    Returns
+    -------
+    ndarray, (H, W) float64
+        Probabilities that sum to 1, and 0 where a patch would leave its image.
+    """
+    areas = []
+    for _, truth, block, _ in scenes:
+        labelled = truth != UNLABELLED
+        labelled[block.grown(GUARD, truth.shape).slices] = False
+        areas.append(labelled.sum())
+    weights = []
+    for scene, area in zip(scenes, areas, strict=True):
+        share = area / sum(areas)
+        own = share * origin_weights(scene.truth, scene.block, size)
+        weights.append(np.pad(own, (0, size - 1)))  # as large as the image
+    return sheet(weights)

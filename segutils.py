@@ -40,7 +40,7 @@ MAX_PIXELS = MAX_SIDE**2  # the most pixels in one forward pass, over the whole 
 
 
 class Normalise(nn.Module):
-    """Subtract the training image's channel means and divide by its spreads.
+    """Subtract the training images' channel means and divide by their spreads.
 
     The constants are part of the network's state, so that training and prediction
     cannot scale an image in two ways.
@@ -52,12 +52,12 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.ones(3))
 
     def fit(self, rgb):
-        """Take the constants from an image.
+        """Take the constants from an image, or from the pixels of several.
 
         Parameters
         ----------
-        rgb : ndarray, (H, W, 3) uint8
-            The training image.
+        rgb : ndarray, (..., 3) uint8
+            The training pixels.
         """
         values = rgb.reshape(-1, 3)
         self.mean.copy_(torch.from_numpy(values.mean(0)))

@@ -1,16 +1,22 @@
 # Generated from notebooks/train.ipynb: edit the notebook, then export again.
-"""Train the network on one labelled image.
+"""Train the network on one labelled image, or on several.
 
 python train.py
     data/rgb.png and data/gt.png -> model.pt and loss_vs_epochs.png
 python train.py --rgb field.png --gt field_labels.png --model field.pt
     the same on your own image
+python train.py --rgb a.png b.png --gt a_labels.png b_labels.png
+    on two images
+torchrun --nproc-per-node 4 --max-restarts 3 train.py
+    in four processes
 
-Ctrl-C ends the training and keeps the best weights so far.
+Ctrl-C ends the training and keeps the best weights so far. After any other end,
+--resume goes on.
 """
 
 import copy
 import math
+import statistics
 from functools import partial
 from typing import NamedTuple
 
@@ -34,30 +40,38 @@ VERSIONS += [partial(images.blurred, radius=radius) for radius in (0.5, 0.8)]
 VERSIONS += [partial(images.noisy, spread=spread) for spread in (3, 6)]
 PATIENCE = 1 / 3  # stop after this part of the epochs without a better one
 MIN_SIDE = 32  # pixels: a smaller image has no room for patches and a held-out block
+SNAPSHOT = 5  # seconds, at least, from one snapshot to the next
 
 
 def parse_args(argv=None):
     """Read the command line."""
-    parser = cli.Parser(description="Train the network on one labelled image.")
+    parser = cli.Parser(description="Train the network on labelled images.")
 
     def option(name, default, text, **more):
         parser.add_argument(name, default=default, help=text, **more)
 
-    option("--rgb", "data/rgb.png", "the image (%(default)s)", metavar="IMAGE")
-    option("--gt", "data/gt.png", "its ground truth (%(default)s)", metavar="IMAGE")
+    several = {"nargs": "+", "metavar": "IMAGE"}
+    option("--rgb", ["data/rgb.png"], "the image, or several (data/rgb.png)", **several)
+    text = "the ground truth of each, in order (data/gt.png); or each option a folder"
+    option("--gt", ["data/gt.png"], text, **several)
     option("--model", "model.pt", "model file to write (%(default)s)", metavar="FILE")
     option("--plot", "loss_vs_epochs.png", "curves (%(default)s)", metavar="FILE")
     option("--epochs", None, f"what makes {STEPS} steps", type=int, metavar="N")
     option("--seed", 0, "of all that is random (%(default)s)", type=int, metavar="N")
     devices = ("auto", "cpu", "cuda", "mps")
     option("--device", "auto", "where to run (%(default)s)", choices=devices)
+    text = "go on from the snapshot of a training that did not end"
+    option("--resume", False, text, action="store_true")
     args = parser.parse_args(argv)
     if args.epochs is not None and args.epochs < 1:
         raise cli.InputError(f"--epochs {args.epochs}: at least 1 is needed")
     if not 0 <= args.seed < 2**63:
         raise cli.InputError(f"--seed {args.seed}: not from 0 to 2**63 - 1")
+    args.pairs = images.find_pairs(args.rgb, args.gt)
+    args.snapshot = f"{args.model}.snapshot"
     outputs = [(args.model, (".pt", ".pth")), (args.plot, figures.SUFFIXES)]
-    cli.check_files([args.rgb, args.gt], outputs)
+    outputs += [(args.snapshot, (".snapshot",))]
+    cli.check_files([path for pair in args.pairs for path in pair], outputs)
     return args
 
 
@@ -68,24 +82,40 @@ import torch
 
 import light
 import metrics
+import ranks
 import sampling
 import segutils
+import snapshots
 
 
 def load(args):
-    """Read the image (H, W, 3), its truth (H, W) and the truth's two colours."""
-    rgb, truth, colours = images.read_pair(args.rgb, args.gt)
-    height, width = truth.shape
-    if min(height, width) < MIN_SIDE:
-        raise cli.InputError(
-            f"{args.rgb}: {width}x{height} pixels (training needs {MIN_SIDE} a side)"
-        )
-    if max(height, width) > images.MAX_JPEG_SIDE:
-        raise cli.InputError(
-            f"{args.rgb}: {width}x{height} pixels (training takes at most "
-            f"{images.MAX_JPEG_SIDE} a side; cut out a part)"
-        )
-    return rgb, truth, colours
+    """Read and split the labelled images; gives their truths' two colours, too."""
+    scenes, colours = [], None
+    for rgb_path, gt_path in args.pairs:
+        rgb, truth, drawn_in = images.read_pair(rgb_path, gt_path)
+        height, width = truth.shape
+        if min(height, width) < MIN_SIDE:
+            raise cli.InputError(
+                f"{rgb_path}: {width}x{height} pixels (training needs {MIN_SIDE} a "
+                "side)"
+            )
+        if max(height, width) > images.MAX_JPEG_SIDE:
+            raise cli.InputError(
+                f"{rgb_path}: {width}x{height} pixels (training takes at most "
+                f"{images.MAX_JPEG_SIDE} a side; cut out a part)"
+            )
+        colours = colours or drawn_in
+        if drawn_in != colours:
+            raise cli.InputError(
+                f"{gt_path}: drawn in {drawn_in[0]} and {drawn_in[1]}, but "
+                f"{args.pairs[0][1]} in {colours[0]} and {colours[1]} (draw all "
+                "truths in the same two colours)"
+            )
+        try:
+            scenes.append(sampling.split_scene(rgb, truth, PATCH))
+        except cli.InputError as error:
+            raise cli.InputError(f"{gt_path}: {error}") from error
+    return scenes, colours
 
 
 def image_versions(rgb):
@@ -105,10 +135,20 @@ def margins_inside(model, rgb, block):
     return segutils.margins(model, rgb[around.slices])[block.within(around)]
 
 
-def evaluate(model, rgb, truth, block):
-    """Give the loss and the scores of the held-out block."""
-    margin = margins_inside(model, rgb, block)
-    answer = truth[block.slices]
+def pooled(pictures):
+    """Put the pixels of several pictures (h, w) together: (N,)."""
+    return np.concatenate([picture.ravel() for picture in pictures])
+
+
+def held_out_truth(scenes):
+    """Give the classes of the held-out blocks' pixels: (N,)."""
+    return pooled([scene.truth[scene.block.slices] for scene in scenes])
+
+
+def evaluate(model, scenes):
+    """Give the loss and the scores of the held-out blocks."""
+    margin = pooled([margins_inside(model, s.rgb, s.block) for s in scenes])  # (N,)
+    answer = held_out_truth(scenes)
     loss = metrics.segmentation_loss(torch.tensor(margin), torch.tensor(answer))
     return loss.item(), metrics.scores(margin > 0, answer)
 
@@ -122,21 +162,38 @@ class Epoch(NamedTuple):
     scores: dict  # of the held-out block
 
 
-def train(model, rgb, truth, block, size, epochs, steps, seed, peak_rate=LEARNING_RATE):
-    """Train the model, `epochs` times `steps` batches; yields after each epoch."""
+def train(
+    model, scenes, size, epochs, steps, seed, peak_rate=LEARNING_RATE, keeper=None
+):
+    """Train the model, `epochs` times `steps` batches; yields after each epoch.
+
+    `keeper` keeps snapshots, and has the state of the one to go on from, if any.
+    """
     device = model.conv1.weight.device
-    versions = torch.tensor(image_versions(rgb), device=device)
-    classes = torch.tensor(truth, device=device)
-    weights = sampling.origin_weights(truth, block, size)
+    versions = sampling.sheet([image_versions(scene.rgb) for scene in scenes], rows=1)
+    versions = torch.from_numpy(versions).to(device)  # (V, H, W, 3)
+    classes = sampling.sheet([scene.truth for scene in scenes])
+    classes = torch.from_numpy(classes).to(device)  # (H, W)
+    weights = sampling.sheet_weights(scenes, size)
     batch = segutils.MAX_PIXELS // size**2  # patches in the budget of one forward pass
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(ranks.own_seed(seed))
     optimiser = torch.optim.AdamW(
         model.parameters(), peak_rate, weight_decay=WEIGHT_DECAY
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, peak_rate, total_steps=epochs * steps
     )
-    for number in range(1, epochs + 1):
+    parts = {"model": model, "optimiser": optimiser, "schedule": schedule}
+    history, best = [], None  # all epochs so far, and the weights of the best
+    if keeper and keeper.state:
+        past = keeper.state
+        history, best = [Epoch(*values) for values in past["history"]], past["best"]
+        model.load_state_dict(best)  # so that whoever keeps the best finds it again
+        yield from history
+        for name, part in parts.items():
+            part.load_state_dict(past[name])
+        generator.set_state(past["generators"][ranks.number()])
+    for number in range(len(history) + 1, epochs + 1):
         model.train()
         total = 0.0
         origins = sampling.draw_origins(weights, steps * batch, generator)  # an epoch's
@@ -152,16 +209,34 @@ def train(model, rgb, truth, block, size, epochs, steps, seed, peak_rate=LEARNIN
             loss = metrics.segmentation_loss(logits[:, 1] - logits[:, 0], answer)
             optimiser.zero_grad()
             loss.backward()
+            ranks.average([parameter.grad for parameter in model.parameters()])
             optimiser.step()
             schedule.step()
             total += loss.item()
-        yield Epoch(number, total / steps, *evaluate(model, rgb, truth, block))
+        ranks.average(running_statistics(model))
+        training_loss = statistics.fmean(ranks.gather(total / steps))
+        found = ranks.from_first(partial(evaluate, model, scenes))
+        history.append(Epoch(number, training_loss, *found))
+        if history[-1] is min(history, key=lambda epoch: epoch.held_out_loss):
+            best = copy.deepcopy(model.state_dict())
+        if keeper and ranks.from_first(keeper.is_due):
+            state = {name: part.state_dict() for name, part in parts.items()}
+            state["generators"] = ranks.gather(generator.get_state())
+            state["history"], state["best"] = [list(e) for e in history], best
+            ranks.from_first(partial(keeper.write, state))
+        yield history[-1]
+
+
+def running_statistics(model):
+    """Give the means and variances that normalise the layers at prediction."""
+    norms = [layer for layer in model if isinstance(layer, torch.nn.BatchNorm2d)]
+    return [s for norm in norms for s in (norm.running_mean, norm.running_var)]
 
 
 def keep_best(model, training, epochs):
     """Run the training; give all epochs, the best of them, and its weights."""
     history, best, weights = [], None, None
-    bar = tqdm(training, total=epochs, unit="epoch", disable=None)
+    bar = tqdm(training, total=epochs, unit="epoch", disable=ranks.number() > 0 or None)
     try:
         for epoch in bar:
             history.append(epoch)
@@ -191,36 +266,47 @@ def draw_curves(history, best, planned=None):
     )
 
 
-def new_model(rgb, seed, device):
-    """Make an untrained network, normalised for an image."""
+def new_model(scenes, seed, device):
+    """Make an untrained network, normalised for the images."""
     torch.manual_seed(seed)
     model = segutils.FCNN()
-    model.normalise.fit(rgb)
+    model.normalise.fit(np.concatenate([s.rgb.reshape(-1, 3) for s in scenes]))
     return model.to(device)
 
 
-def plan_epochs(truth, block, epochs=None):
+def plan_epochs(scenes, epochs=None):
     """Give the patch size, the number of epochs, and the steps of each."""
-    size = sampling.patch_size(truth, block, PATCH)
-    area = sampling.training_pixels(truth, block)
-    steps = max(EPOCH, round(area / segutils.MAX_PIXELS))
+    size = min(scene.patch for scene in scenes)
+    area = sum(sampling.training_pixels(s.truth, s.block) for s in scenes)
+    steps = max(EPOCH, round(area / (segutils.MAX_PIXELS * ranks.count())))
     return size, epochs or -(-STEPS // steps), steps
 
 
-def scores_when_changed(model, looks, rgb, truth, block):
-    """Give the held-out block's scores under each change that an image may undergo."""
-    around = block.grown(sampling.GUARD, truth.shape)
+def describe(scenes):
+    """Say what the labelled images look like."""
+    return light.describe([s.rgb for s in scenes], [s.truth for s in scenes])
+
+
+def segment_changed(model, looks, scene, change):
+    """Segment a scene's held-out block as it is after a change."""
+    around = scene.block.grown(sampling.GUARD, scene.truth.shape)
+    changed = change(scene.rgb[around.slices])
+    adapted, _ = light.adapt(model, looks, changed)
+    return segutils.segment(adapted, changed)[scene.block.within(around)]
+
+
+def scores_when_changed(model, looks, scenes):
+    """Give the held-out scores under each change that an image may undergo."""
+    answer = held_out_truth(scenes)
     found = {}
     for name, change in light.CHANGES.items():
-        changed = change(rgb[around.slices])
-        adapted, _ = light.adapt(model, looks, changed)
-        mask = segutils.segment(adapted, changed)[block.within(around)]
-        found[name] = metrics.scores(mask, truth[block.slices])
+        masks = [segment_changed(model, looks, scene, change) for scene in scenes]
+        found[name] = metrics.scores(pooled(masks), answer)
     return found
 
 
 def scores_of_constant(truth, answer):
-    """Score always answering the image's larger class; gives the class, too."""
+    """Score always answering the images' larger class; gives the class, too."""
     larger = int((truth == 1).sum() > (truth == 0).sum())
     odds = (truth == 1).sum() / (truth == 0).sum()
     constant = torch.full(answer.shape, float(odds)).log()
@@ -231,11 +317,12 @@ def scores_of_constant(truth, answer):
     }
 
 
-def report(model, looks, history, best, rgb, truth, block):
+def report(model, looks, history, best, scenes):
     """Print the held-out scores, as the block is and changed, beside a constant's."""
-    changed = scores_when_changed(model, looks, rgb, truth, block)
+    changed = scores_when_changed(model, looks, scenes)
     worst = min(changed, key=lambda name: changed[name]["IoU"])
-    larger, constant = scores_of_constant(truth, truth[block.slices])
+    truth = pooled([scene.truth for scene in scenes])
+    larger, constant = scores_of_constant(truth, held_out_truth(scenes))
     rows = {
         f"network (epoch {best.number} of {len(history)})": {
             "loss": best.held_out_loss,
@@ -244,7 +331,32 @@ def report(model, looks, history, best, rgb, truth, block):
         f"the block changed, at worst ({worst})": {"loss": math.nan, **changed[worst]},
         f"always class {larger}": constant,
     }
-    print(metrics.score_table("held-out block", rows))
+    title = "held-out block" if len(scenes) == 1 else f"{len(scenes)} held-out blocks"
+    print(metrics.score_table(title, rows))
+
+
+def begin_snapshots(args, scenes, epochs, device):
+    """Give the keeper of snapshots, with the state to go on from, if there is one."""
+    key = {
+        "images": snapshots.digest(scene.rgb for scene in scenes),
+        "truths": snapshots.digest(scene.truth for scene in scenes),
+        "epochs": epochs,
+        "seed": args.seed,
+        "device": device.type,
+        "ranks": ranks.count(),
+        "PyTorch": str(torch.__version__),
+    }
+    keeper = snapshots.Snapshots(args.snapshot, key, SNAPSHOT)
+    if not (args.resume or ranks.restarted()):
+        ranks.from_first(keeper.remove)  # an earlier training's, which nobody resumes
+        return keeper
+    keeper.state = ranks.from_first(keeper.read)
+    if keeper.state:
+        done = len(keeper.state["history"])
+        print(f"{args.snapshot}: goes on after epoch {done} of {epochs}")
+    else:
+        print(f"{args.snapshot}: no such file, so the training begins")
+    return keeper
 
 
 def save(args, colours, looks, history, best, weights):
@@ -260,19 +372,23 @@ def save(args, colours, looks, history, best, weights):
 
 
 def main(argv=None):
-    """Train on one labelled image, as the command line says."""
+    """Train on labelled images, as the command line says."""
     args = parse_args(argv)
     device = segutils.choose_device(args.device)
-    rgb, truth, colours = load(args)
-    block = sampling.hold_out(truth)
-    size, epochs, steps = plan_epochs(truth, block, args.epochs)
-    model = new_model(rgb, args.seed, device)
-    training = train(model, rgb, truth, block, size, epochs, steps, args.seed)
+    ranks.join(device)
+    scenes, colours = load(args)
+    size, epochs, steps = plan_epochs(scenes, args.epochs)
+    keeper = begin_snapshots(args, scenes, epochs, device)
+    model = new_model(scenes, args.seed, device)
+    training = train(model, scenes, size, epochs, steps, args.seed, keeper=keeper)
     history, best, weights = keep_best(model, training, epochs)
+    if ranks.number() > 0:
+        return
     model.load_state_dict(weights)
-    looks = light.describe(rgb, truth)
+    looks = describe(scenes)
     save(args, colours, looks, history, best, weights)
-    report(model, looks, history, best, rgb, truth, block)
+    keeper.remove()
+    report(model, looks, history, best, scenes)
 
 
 if __name__ == "__main__":

@@ -164,11 +164,12 @@ def hard_patches():
         seen["weights"] = ORIGINS(truth, block, size)
         return seen["weights"]
 
-    def evaluate(model, rgb, truth, block, judge=train.evaluate):
+    def evaluate(model, scenes, judge=train.evaluate):
+        rgb, truth, block, _ = scenes[0]  # the only one
         wrong = segutils.segment(model, rgb) != truth
         wrong &= truth != images.UNLABELLED
         seen["weights"] = ORIGINS(wrong.astype(np.uint8), block, seen["size"])
-        return judge(model, rgb, truth, block)
+        return judge(model, scenes)
 
     def draw_origins(_, count, generator, draw=sampling.draw_origins):
         return draw(seen["weights"], count, generator)
@@ -271,17 +272,17 @@ def cosine(optimiser, rate, total_steps):
     return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, total_steps)
 
 
-def averaged_weights(model, rgb, truth, block, *rest, share=0.7, learn=train.train):
+def averaged_weights(model, scenes, *plan, share=0.7, learn=train.train, **kept):
     """Train, and judge and keep after each epoch the mean weights of the last few."""
     mean = None
-    for epoch in learn(model, rgb, truth, block, *rest):
+    for epoch in learn(model, scenes, *plan, **kept):
         raw = copy.deepcopy(model.state_dict())
         if mean is None:
             mean = copy.deepcopy(raw)
         for old, new in zip(mean.values(), raw.values(), strict=True):
             old.copy_(old.lerp(new, 1 - share) if old.is_floating_point() else new)
         model.load_state_dict(mean)
-        loss, scores = train.evaluate(model, rgb, truth, block)
+        loss, scores = train.evaluate(model, scenes)
         yield epoch._replace(held_out_loss=loss, scores=scores)
         model.load_state_dict(raw)
 

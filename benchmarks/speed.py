@@ -252,10 +252,15 @@ def training_step(model, forward, channels_last):
     return step
 
 
+def own_scene():
+    """Read and split the project's own labelled image."""
+    rgb, truth, _ = images.read_pair(ROOT / "data/rgb.png", ROOT / "data/gt.png")
+    return sampling.split_scene(rgb, truth, train.PATCH)
+
+
 def training_steps():
     """Compare a training step in the two forms."""
-    rgb = images.read_rgb(ROOT / "data/rgb.png")
-    model = train.new_model(rgb, 0, "cpu").train()
+    model = train.new_model([own_scene()], 0, "cpu").train()
     steps = {
         "literal network, channels first": training_step(model, model.literal, False),
         "train.py's form": training_step(model, model, True),
@@ -278,14 +283,13 @@ def training_steps():
 
 def time_to_naive():
     """Compare how long train.py takes to be as good as the naive recipe at its end."""
-    rgb, truth, _ = images.read_pair(ROOT / "data/rgb.png", ROOT / "data/gt.png")
-    block = sampling.hold_out(truth)
-    naive, naive_seconds = timed(peers.train_naive, rgb, truth, block, 0)
-    goal = train.evaluate(naive, rgb, truth, block)[1]["IoU"]
+    scene = own_scene()
+    naive, naive_seconds = timed(peers.train_naive, *scene[:3], 0)
+    goal = train.evaluate(naive, [scene])[1]["IoU"]
     start = time.perf_counter()
-    model = train.new_model(rgb, 0, "cpu")
-    plan = train.plan_epochs(truth, block)
-    for epoch in train.train(model, rgb, truth, block, *plan, 0):
+    model = train.new_model([scene], 0, "cpu")
+    plan = train.plan_epochs([scene])
+    for epoch in train.train(model, [scene], *plan, 0):
         if epoch.scores["IoU"] >= goal:
             break
     spent = time.perf_counter() - start

@@ -36,7 +36,7 @@ def run(*arguments):
 @pytest.fixture
 def model_file(folder, model, scene):
     """A model file in the folder, whose masks have both classes."""
-    looks = light.describe(*scene)
+    looks = light.describe([scene[0]], [scene[1]])
     colours = ((10, 20, 30), (250, 240, 0))
     margin = segutils.margins(light.adapt(model, looks, scene[0])[0], scene[0])
     model.conv4.bias.data[1] -= float(np.median(margin))
@@ -345,7 +345,7 @@ def test_where_a_map_shows_nothing_there_is_no_class(model_file, scene, how):
 
 def test_what_shows_nothing_tells_nothing_of_the_light(model, scene):
     rgb, truth = scene
-    looks = light.describe(rgb, truth)
+    looks = light.describe([rgb], [truth])
     tiles = light.glimpse(*rgb.shape[:2])
     hidden = np.zeros(rgb.shape, bool)
     hidden[:, 150:] = True

@@ -28,7 +28,7 @@ def small_blocks(monkeypatch):
 
 @pytest.fixture
 def model_file(folder, model, scene):
-    looks = light.describe(*scene)
+    looks = light.describe([scene[0]], [scene[1]])
     colours = ((0, 0, 0), (255, 255, 255))
     segutils.save_model("model.pt", model.state_dict(), colours, looks, {})
     return folder / "model.pt"

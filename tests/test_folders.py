@@ -127,7 +127,7 @@ def test_two_images_of_one_mask_are_refused(photos, capsys):
 def test_a_folder_without_images_is_told(photos, capsys):
     Path("empty").mkdir()
     assert cli.run(lambda: predict.main(["empty", "--output", "masks"])) == 2
-    assert capsys.readouterr().err.startswith("error: empty: holds no images (.jpg")
+    assert capsys.readouterr().err.startswith("error: empty: holds no images (.png")
 
 
 def test_the_readme_names_the_exit_codes():

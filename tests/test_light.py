@@ -36,11 +36,11 @@ def two_tone():
 
 def test_description_is_of_the_larger_class_and_in_plain_values(two_tone):
     rgb, truth = two_tone
-    looks = light.describe(rgb, truth)
+    looks = light.describe([rgb], [truth])
     assert looks["larger"] == 0
     np.testing.assert_allclose(looks["colour"], [79.5, 89.5, 99.5], atol=0.2)
     assert all(type(v) is float for v in looks["colour"] + looks["highest"])
-    other = light.describe(rgb, 1 - truth)
+    other = light.describe([rgb], [1 - truth])
     assert other["larger"] == 1
     assert other["colour"] == looks["colour"]
 
@@ -48,22 +48,22 @@ def test_description_is_of_the_larger_class_and_in_plain_values(two_tone):
 def test_unlabelled_black_and_white_pixels_tell_no_colour(two_tone):
     rgb, truth = two_tone
     rgb, truth = rgb.copy(), truth.copy()
-    looks = light.describe(rgb, truth)
+    looks = light.describe([rgb], [truth])
     rgb[200:] = 0
     rgb[:20] = 255
     truth[:, 350:] = images.UNLABELLED
     rgb[:, 350:] = 30
     np.testing.assert_allclose(
-        light.describe(rgb, truth)["colour"], looks["colour"], atol=0.2
+        light.describe([rgb], [truth])["colour"], looks["colour"], atol=0.2
     )
-    assert light.describe(np.zeros_like(rgb), truth)["colour"] == [1, 1, 1]
+    assert light.describe([np.zeros_like(rgb)], [truth])["colour"] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("gain", [(1, 1, 1), (0.6, 0.6, 0.6), (1.2, 1, 0.8)])
 @pytest.mark.parametrize("plants", [50, 250])
 def test_light_is_told_whatever_the_share_of_the_classes(two_tone, gain, plants):
     rgb, truth = two_tone
-    looks = light.describe(rgb, truth)
+    looks = light.describe([rgb], [truth])
     other = np.zeros_like(truth)
     other[30:130, 20 : 20 + plants] = 1  # another share of class 1
     scene = np.where(other[..., None] == 1, [200, 200, 200], [80, 90, 100]) * gain
@@ -78,7 +78,7 @@ def test_light_is_told_whatever_the_share_of_the_classes(two_tone, gain, plants)
 
 def test_contrast_is_half_allowed_for(two_tone):
     rgb, truth = two_tone
-    looks = light.describe(rgb, truth)
+    looks = light.describe([rgb], [truth])
     soil = np.array([80, 90, 100])
     wild = ((rgb.astype(float) - soil) * 2 + soil).round().clip(0, 255).astype(np.uint8)
     model = brightness_model()
@@ -92,7 +92,7 @@ def test_contrast_that_cannot_be_told_is_left_alone(two_tone):
     rgb, truth = two_tone
     strokes = np.full_like(truth, images.UNLABELLED)
     strokes[:, ::9] = truth[:, ::9]  # no two labelled pixels of a row are near
-    looks = light.describe(rgb, strokes)
+    looks = light.describe([rgb], [strokes])
     assert min(looks["contrast"]) > 1
     model = brightness_model()
     narrow = np.ascontiguousarray(rgb[:, :4])
@@ -105,7 +105,7 @@ def test_contrast_that_cannot_be_told_is_left_alone(two_tone):
 def test_a_gain_changes_nothing(model, scene):
     rgb, truth = scene
     rgb = rgb // 2 * 2  # even values, so that halving loses nothing
-    looks = light.describe(rgb, truth)
+    looks = light.describe([rgb], [truth])
     ours, bright = light.adapt(model, looks, rgb)
     darker, dark = light.adapt(model, looks, rgb // 2)
     # Not exactly: the darker of the two has more pixels too faint to tell a colour.
@@ -117,7 +117,7 @@ def test_a_gain_changes_nothing(model, scene):
 def test_only_the_constants_differ_and_the_model_is_left_alone(model, scene):
     rgb, truth = scene
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    adapted, _ = light.adapt(model, light.describe(rgb, truth), rgb // 2)
+    adapted, _ = light.adapt(model, light.describe([rgb], [truth]), rgb // 2)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
         same = torch.equal(adapted.state_dict()[name], value)
@@ -127,14 +127,14 @@ def test_only_the_constants_differ_and_the_model_is_left_alone(model, scene):
 @pytest.mark.parametrize("rgb", [np.zeros((1, 1, 3)), np.full((300, 5, 3), 255)])
 def test_an_image_without_colour_is_no_fault(model, two_tone, rgb):
     rgb = rgb.astype(np.uint8)
-    adapted, told = light.adapt(model, light.describe(*two_tone), rgb)
+    adapted, told = light.adapt(model, light.describe(*([a] for a in two_tone)), rgb)
     assert ((told >= 1 / light.STRONGEST) & (told <= light.STRONGEST)).all()
     assert np.isfinite(segutils.margins(adapted, rgb)).all()
 
 
 def test_warning_where_an_image_is_unlike(two_tone):
     rgb, truth = two_tone
-    looks = light.describe(rgb, truth)
+    looks = light.describe([rgb], [truth])
     same = np.ones(3)
     assert light.warning(looks, same, rgb) is None
     dark = light.warning(looks, np.array([0.5, 1, 1]), rgb // [2, 1, 1])

@@ -156,10 +156,10 @@ def test_training_follows_its_controls(project):
     moved = "epochs.value, rate.value, seed.value = 2, 1e-3, 5\nargs.epochs, args.seed"
     last = """
 assert (len(history), args.seed) == (2, 5)
-the_plan = (block, size, 2, steps, 5)
+the_plan = (size, 2, steps, 5)
 def losses(*rate):
-    model = new_model(rgb, 5, device)
-    training = train(model, rgb, truth, *the_plan, *rate)
+    model = new_model(scenes, 5, device)
+    training = train(model, scenes, *the_plan, *rate)
     return [epoch.training_loss for epoch in training]
 assert np.allclose(losses(1e-3), [epoch.training_loss for epoch in history])
 assert not np.allclose(losses(), losses(1e-3), rtol=0.01)

@@ -1,0 +1,118 @@
+"""Snapshots of a training, from which it goes on after it was killed."""
+
+import hashlib
+import io
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+from cli import InputError, check_input, whole_file
+
+
+SNAPSHOT_FORMAT = "one-image segmentation training, 1"
+
+
+class Snapshots:
+    """The snapshots of one training: a file, whole at any time, that each replaces.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    key : dict of str to int or str
+        What the training depends on, by names that its user knows: a snapshot of
+        another key is refused.
+    seconds : float
+        The least time from one snapshot to the next.
+    """
+
+    def __init__(self, path, key, seconds):
+        self.path = Path(path)
+        self.key = key
+        self.seconds = seconds
+        self.state = None  # what the training goes on from, once it is read
+        self.written = time.monotonic()  # or rather begun, before the first one
+
+    def is_due(self):
+        """Say whether enough time has passed since the last snapshot."""
+        return time.monotonic() - self.written >= self.seconds
+
+    def write(self, state):
+        """Write a snapshot.
+
+        Parameters
+        ----------
+        state : dict
+            All that the training needs to go on: tensors and plain values only.
+        """
+        # To memory first, as `segutils.save_model` does.
+        buffer = io.BytesIO()
+        torch.save({"format": SNAPSHOT_FORMAT, "key": self.key, **state}, buffer)
+        with whole_file(self.path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+        self.written = time.monotonic()
+
+    def read(self):
+        """Read the last snapshot, without running any code that the file may hold.
+
+        Returns
+        -------
+        dict or None
+            The state that was written; None where there is no file.
+
+        Raises
+        ------
+        InputError
+            The file is no snapshot, is damaged, or is that of another training.
+        """
+        if not self.path.exists():
+            return None
+        check_input(self.path)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what the file holds instead
+                state = torch.load(self.path, "cpu", weights_only=True)
+        except MemoryError:
+            raise
+        except Exception as error:  # what damaged bytes raise is not bounded
+            raise self._refusal("is no snapshot, or is damaged") from error
+        if not isinstance(state, dict) or state.get("format") != SNAPSHOT_FORMAT:
+            raise self._refusal("is no snapshot of this version's train.py")
+        for name, value in self.key.items():
+            if state["key"].get(name) != value:
+                raise self._refusal(
+                    f"is of another training, {name} {state['key'].get(name)}, "
+                    f"here {value}"
+                )
+        return state
+
+    def _refusal(self, problem):
+        return InputError(
+            f"{self.path}: {problem} (leave out --resume to train from the start)"
+        )
+
+    def remove(self):
+        """Remove the file, if there is one."""
+        self.path.unlink(missing_ok=True)
+
+
+def digest(arrays):
+    """Give a short name to the contents of arrays.
+
+    Parameters
+    ----------
+    arrays : iterable of ndarray
+        Any shapes; their order counts, too.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits, others for all other contents or shapes.
+    """
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(repr((array.shape, array.dtype.str)).encode())
+        found.update(array.ravel())
+    return found.hexdigest()[:16]
