@@ -42,7 +42,8 @@ def expand(names):
             continue
         inside = [p for p in sorted(Path(name).rglob("*")) if _is_image(p)]
         if not inside:
-            raise InputError(f"{name}: holds no images ({', '.join(images.READ_SUFFIXES)})")
+            known = ", ".join(images.READ_SUFFIXES)
+            raise InputError(f"{name}: holds no images ({known})")
         found += [(str(path), path.relative_to(name)) for path in inside]
     return found
 
