@@ -21,6 +21,7 @@ import importlib.util
 import json
 import os
 import shutil
+import warnings
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
@@ -40,6 +41,7 @@ HELD = 32_000_000  # pixels: a smaller image is held in memory, whole
 MAX_PIXELS = 20_000_000_000  # of an image, unless --max-pixels says otherwise
 BAND = 244  # rows: what one row of tiles decides, so that no tile is computed twice
 NODATA = 255  # in a mask: the image shows nothing there
+FETCHED = 16  # rows at once from pyvips, which holds many times as many
 BLOCK = 512  # pixels a side, of the blocks of a TIFF that is written
 HINT = "pip install -r requirements-big.txt"
 
@@ -131,11 +133,14 @@ class Vips(Source):
         self.shape = self.image.height, self.image.width
 
     def _begin(self):
-        import pyvips
-
+        pyvips = _pyvips()
+        # By read alone: pyvips would map all of the file into memory.
+        self.file = open(self.path, "rb")  # noqa: SIM115
+        self.stream = pyvips.SourceCustom()
+        self.stream.on_read(self.file.read)
         with _told(self.path, pyvips.Error):
-            image = pyvips.Image.new_from_file(
-                str(self.path), access="sequential", fail_on="error", revalidate=True
+            image = pyvips.Image.new_from_source(
+                self.stream, "", access="sequential", fail_on="error"
             )
             if image.format == "ushort":
                 image = (image >> 8).cast("uchar")
@@ -148,17 +153,21 @@ class Vips(Source):
 
     def read(self, block):
         """Read a part of the image; see `Source`."""
-        import pyvips
+        pyvips = _pyvips()
 
         if block.top < self.top:
             self._begin()
-        rows = self.rows[block.top - self.top :]  # of those that were read last
-        top, width = block.top + len(rows), self.shape[1]
-        if top < block.bottom:
-            with _told(self.path, pyvips.Error):
-                data = self.region.fetch(0, top, width, block.bottom - top)
-            new = np.frombuffer(data, np.uint8).reshape(-1, width, 3)
-            rows = np.concatenate([rows, new])
+        known = self.rows[block.top - self.top :]  # of those that were read last
+        width = self.shape[1]
+        rows = np.empty((max(len(known), block.bottom - block.top), width, 3), np.uint8)
+        rows[: len(known)] = known
+        with _told(self.path, pyvips.Error):
+            for top in range(len(known), len(rows), FETCHED):
+                count = min(FETCHED, len(rows) - top)
+                data = self.region.fetch(0, block.top + top, width, count)
+                rows[top : top + count] = np.frombuffer(data, np.uint8).reshape(
+                    count, width, 3
+                )
         self.top, self.rows = block.top, rows
         return rows[: block.bottom - block.top, block.slices[1]]
 
@@ -167,7 +176,7 @@ class Raster(Source):
     """A TIFF of any kind: GeoTIFF, cloud-optimised, BigTIFF."""
 
     def __init__(self, path, channels=None):
-        import rasterio
+        rasterio = _rasterio()
 
         self.path = path
         with _told(path, rasterio.errors.RasterioError):
@@ -204,7 +213,7 @@ class Raster(Source):
 
     def read(self, block):
         """Read a part of the image; see `Source`."""
-        import rasterio
+        rasterio = _rasterio()
 
         window = rasterio.windows.Window.from_slices(*block.slices)
         needed = sorted(set(self.channels))
@@ -378,7 +387,7 @@ def is_large(source):
 
 def _is_usual(path):
     """Tell whether a TIFF is of a kind that rasterio understands as Pillow does."""
-    import rasterio
+    rasterio = _rasterio()
 
     with suppress(rasterio.errors.RasterioError), rasterio.open(path) as file:
         bits = file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8")
@@ -411,6 +420,22 @@ def is_zarr(path):
     """
     names = ("zarr.json", ".zarray", ".zgroup")
     return any(Path(path, name).is_file() for name in names)
+
+
+def _rasterio():
+    """Import rasterio, which is not to warn of images that are no maps."""
+    import rasterio
+
+    warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+    return rasterio
+
+
+def _pyvips():
+    """Import pyvips, which is not to keep what it has read."""
+    import pyvips
+
+    pyvips.cache_set_max(0)
+    return pyvips
 
 
 def _has(library):
@@ -736,19 +761,19 @@ def _write(path, rows, store, dtype="uint8", **tiff):
         if _is_tiff(path):
             _write_tiff(temporary, rows, shape, channels, dtype, **tiff)
         else:
-            # The encoder reads the pixels from a file of them.
-            raw = store.folder / "raw"
-            with open(raw, "wb") as file:
-                for values in rows:
-                    file.write(np.ascontiguousarray(values))
-            _encode(raw, temporary, shape, channels)
+            # Its encoder reads the pixels from a file, here one that is not mapped into
+            # memory, and small.
+            drawn = store.folder / "drawn.tif"
+            _write_tiff(drawn, rows, shape, channels, dtype)
+            _encode(drawn, temporary)
+            drawn.unlink()
 
 
 def _write_tiff(
     path, rows, shape, channels, dtype, place=None, nodata=None, table=None
 ):
     """Write a tiled TIFF; of a map with its place, its colours and overviews."""
-    import rasterio
+    rasterio = _rasterio()
 
     where = {key: value for key, value in (place or {}).items() if key != "nodata"}
     options = {
@@ -784,20 +809,15 @@ def _write_tiff(
                 file.build_overviews(factors, rasterio.enums.Resampling.nearest)
 
 
-def _encode(raw, path, shape, channels):
-    """Encode raw pixels as a PNG or JPEG."""
-    import pyvips
+def _encode(tiff, path):
+    """Encode a TIFF as a PNG or JPEG, row by row."""
+    pyvips = _pyvips()
 
-    # pyvips would else give the pixels of an earlier file of this name.
-    image = pyvips.Image.rawload(
-        str(raw), shape[1], shape[0], channels, revalidate=True
-    )
-    image = image.copy(interpretation="b-w" if channels == 1 else "srgb")
+    image = pyvips.Image.new_from_file(str(tiff), access="sequential")
     if path.suffix.lower() == ".png":
         image.write_to_file(str(path), compression=images.PNG_LEVEL)
     else:
         image.write_to_file(str(path), Q=images.JPEG_QUALITY, subsample_mode="off")
-    raw.unlink()
 
 
 # ------------------------------------------------------------------ before
