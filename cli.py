@@ -16,8 +16,19 @@ from itertools import islice
 from pathlib import Path
 
 
+MORE_MEMORY = "use a smaller image or a machine with more memory"
+
+
 class InputError(ValueError):
     """Something the user gave cannot be used; the message is one line that says why."""
+
+    def _render_traceback_(self):
+        """Tell IPython what to show in a notebook: the one line, too."""
+        return [f"error: {self}"]
+
+
+class Terminated(BaseException):
+    """SIGTERM asked the command to end."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,24 +67,32 @@ def whole_file(path):
 
     Raises
     ------
-    OSError
-        The folder is missing or cannot be written.
+    InputError
+        The folder is missing or cannot be written, or the disk is full.
     """
     target = Path(os.path.realpath(path))  # what a symbolic link points to
-    # With the suffix of the name that was given: a link's target may have another.
-    temporary = _new_file_beside(target.with_suffix(Path(path).suffix))
     try:
+        # With the suffix of the name that was given: a link's target may have another.
+        with _new_file_beside(target.with_suffix(Path(path).suffix)) as temporary:
+            yield temporary
+            os.replace(temporary, target)
+    except OSError as error:
+        raise _cannot_be_written(path, error) from error
+
+
+@contextmanager
+def _new_file_beside(path):
+    # tempfile would make it readable by its owner alone.
+    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    try:
+        temporary.touch(exist_ok=False)
         yield temporary
-        os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _new_file_beside(path):
-    # tempfile would make it readable by its owner alone.
-    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
-    temporary.touch(exist_ok=False)
-    return temporary
+def _cannot_be_written(path, error):
+    return InputError(f"{path}: cannot be written ({error.strerror or error})")
 
 
 def check_input(path):
@@ -125,7 +144,10 @@ def check_files(inputs, outputs):
         if path.suffix.lower() not in suffixes:
             known = ", ".join(suffixes)
             raise InputError(f"{path}: unknown suffix {path.suffix!r} (use {known})")
-        place = os.path.realpath(path)
+        try:
+            place = os.path.realpath(path)
+        except ValueError as error:  # a name with NUL
+            raise InputError(f"{path}: cannot be written ({error})") from error
         if place in taken:
             raise InputError(f"{path}: would overwrite an input or another output")
         taken.add(place)
@@ -143,9 +165,10 @@ def _check_writable(path):
             if not stat.S_ISREG(mode):
                 raise InputError(f"{path}: is no ordinary file")
         # Asking the permissions is not enough: a read-only disk answers yes.
-        _new_file_beside(Path(os.path.realpath(path))).unlink()
+        with _new_file_beside(Path(os.path.realpath(path))):
+            pass
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        raise _cannot_be_written(path, error) from error
 
 
 def ahead(function, items, threads=1, waiting=1, initializer=None):
@@ -222,22 +245,18 @@ def attempt(function, item):
         return error
 
 
-def message(error):
-    """Say in one line what went wrong.
+def complain(error):
+    """Tell an error in one line.
 
     Parameters
     ----------
     error : InputError or OSError
-        The error.
-
-    Returns
-    -------
-    str
-        What is wrong, with the file's name.
+        What went wrong; an OSError is told with the name of its file.
     """
-    if isinstance(error, OSError) and error.filename:
-        error = f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).splitlines())
+    if isinstance(error, OSError):
+        reason = error.strerror or error
+        error = f"{error.filename}: {reason}" if error.filename else reason
+    _say("error", error)
 
 
 def run(main, *arguments):
@@ -254,10 +273,13 @@ def run(main, *arguments):
     -------
     int
         The exit code: the command's own, or 0; 2 where the input cannot be used, a
-        file cannot be written or memory runs out; 130 after Ctrl-C.
+        file cannot be written or memory runs out; 130 after Ctrl-C, 143
+        after SIGTERM.
     """
     if signal.getsignal(signal.SIGINT) is _end_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, _end_at_once):
+        signal.signal(signal.SIGTERM, _raise_terminated)
     # Where the shell closed a stream, what is said goes nowhere.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
@@ -269,16 +291,33 @@ def run(main, *arguments):
         sys.stdout.flush()
         return code
     except (InputError, OSError) as error:
-        said = message(error)
+        complain(error)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        said = "out of memory (use a smaller image or a machine with more memory)"
+        _say("error", f"out of memory ({MORE_MEMORY})")
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    print("error:", said, file=sys.stderr)
+        return _say_ended(signal.SIGINT)
+    except Terminated:
+        return _say_ended(signal.SIGTERM)
     return 2
+
+
+def warn(message):
+    """Warn the user in one line.
+
+    Parameters
+    ----------
+    message : str
+        What may be wrong.
+    """
+    _say("warning", message)
+
+
+def _say(kind, message):
+    # A file's name may hold line ends, and codes that a terminal would obey.
+    line = "".join(c if c.isprintable() else " " for c in str(message))
+    print(f"{kind}: {line}", file=sys.stderr)
 
 
 def leave(code):
@@ -317,18 +356,45 @@ def begin(first):
     code = run(lambda: given.append(first()))
     if code:
         raise SystemExit(code)
-    # Until the command runs, Ctrl-C would end an import in a page of traceback.
+    # Until the command runs, they would end an import in a page of traceback.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end_at_once)
+    if signal.getsignal(signal.SIGTERM) is _raise_terminated:
+        signal.signal(signal.SIGTERM, _end_at_once)
     return given[0]
 
 
-def _end_at_once(*_):
-    print("interrupted", file=sys.stderr, flush=True)
-    os._exit(130)
+def _end_at_once(number, _):
+    os._exit(_say_ended(number))
 
 
-def _is_out_of_memory(error):
-    # PyTorch tells it by a RuntimeError, whose words depend on the device.
+def _say_ended(number):
+    """Say which signal ended the command; give its exit code."""
+    word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[number]
+    print(word, file=sys.stderr, flush=True)
+    return 128 + number
+
+
+def _raise_terminated(*_):
+    raise Terminated
+
+
+def is_out_of_memory(error):
+    """Say whether memory ran out.
+
+    PyTorch tells it by a RuntimeError, whose words depend on the device, Pillow by an
+    OSError; a new thread needs room for its stack.
+
+    Parameters
+    ----------
+    error : Exception
+        What was raised.
+
+    Returns
+    -------
+    bool
+        Whether it means that.
+    """
     words = ("out of memory", "can't allocate memory", "not enough memory")
+    words += ("bad_alloc", "can't start new thread")
     return isinstance(error, MemoryError) or any(w in str(error) for w in words)

@@ -4,13 +4,15 @@ matplotlib is imported only where a picture is drawn; no display is needed.
 
 Contents
 --------
-Arrays    overlay, errors, as_grey
+Arrays    tint, overlay, errors, as_grey
+Parts     window, thinned
 Figures   loss_curve, precision_recall, gallery, with_detail, first_layer,
           contact_sheet, boxes, heat_map, influence, seams, histograms, bars
 Files     save, png
 """
 
 import io
+import logging
 
 import numpy as np
 
@@ -20,7 +22,8 @@ from cli import whole_file
 SUFFIXES = (".png", ".jpg", ".pdf", ".svg")  # of files that a figure may be saved to
 # Colours that colour-blind readers can tell apart (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-TINT = (213, 94, 0)  # vermillion, which is rare in photographs
+TINTS = (213, 94, 0), (0, 114, 178)  # vermillion, and blue for images like it
+LIKE = 100  # how far from a tint, in RGB, an image that would hide it may be
 GAP = 190  # the grey between small pictures, so that white ones can be told from it
 HEAT = "cividis"  # amounts: from dark blue to yellow, to colour-blind readers alike
 MISSED, FALSE = (0, 114, 178), (230, 159, 0)  # blue and orange, of errors
@@ -33,8 +36,29 @@ STYLE = {
     "legend.frameon": False,
 }
 
+# Where it cannot keep a cache, matplotlib would tell so in lines of its own.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
-def overlay(rgb, mask, opacity=0.4):
+
+def tint(rgb):
+    """Choose the colour to draw a mask in, so that it can be seen.
+
+    Parameters
+    ----------
+    rgb : ndarray, (H, W, 3) uint8
+        The image.
+
+    Returns
+    -------
+    tuple of int
+        Vermillion, which is rare in photographs; blue where the image is like it.
+    """
+    step = max(1, max(rgb.shape) // 200)  # some pixels tell as much as all
+    typical = np.median(rgb[::step, ::step], axis=(0, 1))
+    return TINTS[int(np.linalg.norm(typical - TINTS[0]) < LIKE)]
+
+
+def overlay(rgb, mask, opacity=0.4, colour=None):
     """Draw a mask on its image: class 1 tinted, with a solid edge.
 
     Parameters
@@ -45,6 +69,9 @@ def overlay(rgb, mask, opacity=0.4):
         The classes, 0 or 1.
     opacity : float
         The tint's strength, 0 to 1.
+    colour : tuple of int, optional
+        The tint; the image's own, from `tint`, unless given. A part of an image is
+        drawn like the whole with the whole image's.
 
     Returns
     -------
@@ -58,11 +85,12 @@ def overlay(rgb, mask, opacity=0.4):
     edge[:, 1:] |= inside[:, 1:] & ~inside[:, :-1]
     edge[:, :-1] |= inside[:, :-1] & ~inside[:, 1:]
     # What each value of each channel becomes under the tint: (256, 3).
-    tinted = (1 - opacity) * np.arange(256)[:, None] + opacity * np.array(TINT)
+    colour = tint(rgb) if colour is None else colour
+    tinted = (1 - opacity) * np.arange(256)[:, None] + opacity * np.array(colour)
     tinted = tinted.round().astype(np.uint8)
     drawn = rgb.copy()
     drawn[inside] = tinted[drawn[inside], [0, 1, 2]]
-    drawn[edge] = TINT
+    drawn[edge] = colour
     return drawn
 
 
@@ -104,6 +132,49 @@ def as_grey(truth):
         0, 1 or 0.5.
     """
     return np.where(truth > 1, 0.5, truth)
+
+
+def window(shape, zoom, down, across):
+    """Place a window in an image, to be enlarged.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        The image's (H, W).
+    zoom : float
+        How many times smaller than the image's the window's sides are.
+    down, across : float
+        Its place: 0 at the top or left edge, 1 at the other.
+
+    Returns
+    -------
+    tuple of int
+        Top, left, bottom and right, in pixels; at least one pixel.
+    """
+    sides = [max(int(side / zoom), 1) for side in shape]
+    places = zip(shape, sides, (down, across), strict=True)
+    top, left = (round(place * (whole - side)) for whole, side, place in places)
+    return top, left, top + sides[0], left + sides[1]
+
+
+def thinned(box, most=600):
+    """Give the slices of a part of an image, with no more pixels than a page shows.
+
+    Parameters
+    ----------
+    box : tuple of int
+        Top, left, bottom and right of the part.
+    most : int
+        How many rows and columns there may be.
+
+    Returns
+    -------
+    tuple of slice
+        Rows and columns; every second, third and so on of a large part.
+    """
+    top, left, bottom, right = box
+    step = -(-max(bottom - top, right - left) // most)
+    return slice(top, bottom, step), slice(left, right, step)
 
 
 def loss_curve(training_loss, held_out_loss, iou, kept, planned=None):
@@ -213,9 +284,8 @@ def gallery(pictures, titles=(), columns=None, width=10, white=None):
 
     columns = columns or len(pictures)
     rows = -(-len(pictures) // columns)
-    height, breadth = np.shape(pictures[0])[:2]
-    cell = width / columns
-    size = (width, rows * (cell * height / breadth + (0.3 if titles else 0.05)))
+    cell = _height(width / columns, pictures[0]) + (0.3 if titles else 0.05)
+    size = (width, rows * cell)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -227,6 +297,12 @@ def gallery(pictures, titles=(), columns=None, width=10, white=None):
         for axis, title in zip(axes, titles, strict=False):
             axis.set_title(title, fontsize=10)
     return figure
+
+
+def _height(width, picture):
+    """Give the height of a picture `width` inches wide; no thread's, no tower's."""
+    height, breadth = np.shape(picture)[:2]
+    return width * np.clip(height / breadth, 0.05, 2)
 
 
 def with_detail(whole, detail, box, titles, width=10):
@@ -350,7 +426,7 @@ def boxes(rgb, groups, width=7):
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
-        size = (width, width * rgb.shape[0] / rgb.shape[1] + 0.4)
+        size = (width, _height(width, rgb) + 0.4)
         figure = Figure(figsize=size, layout="constrained")
         axis = figure.subplots()
         axis.axis("off")
@@ -406,7 +482,7 @@ def heat_map(values, label, width=7):
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
-        size = (width, width * values.shape[0] / values.shape[1] + 0.7)
+        size = (width, _height(width, values) + 0.7)
         figure = Figure(figsize=size, layout="constrained")
         axis = figure.subplots()
         axis.axis("off")

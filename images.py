@@ -4,20 +4,23 @@ Contents
 --------
 Place    Block
 In       find_pairs, read_rgb, read_truth, read_pair, check_same_size,
-         check_pixels
+         check_pixels, memory_told
 Changed  compressed, blurred, noisy
 Out      write_rgb, write_mask, drawn_colours, write_probabilities, check_jpeg_size
 """
 
+import ctypes
 import io
+import logging
 import warnings
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-from cli import InputError, check_input, whole_file
+from cli import MORE_MEMORY, InputError, check_input, is_out_of_memory, whole_file
 
 
 READ_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
@@ -25,6 +28,7 @@ READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 WRITE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 PROBABILITY_SUFFIXES = (".png", ".tif", ".tiff")
 MAX_IMAGE_PIXELS = 1_000_000_000  # a file whose header says more is refused
+PROGRAM_BYTES = 400_000_000  # what Python and torch take beside the image
 MAX_JPEG_SIDE = 65_500  # pixels: libjpeg's limit; the format's own is 65,535
 JPEG_QUALITY = 95
 PNG_LEVEL = 3  # twice as fast to write as 6; a mask grows by half
@@ -33,6 +37,12 @@ UNLABELLED = 255  # in a truth: a pixel without a class, neither learned nor sco
 
 # Pillow's own guard against decompression bombs, set to the limit stated above.
 Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
+
+# Of a damaged file or a full disk, Pillow and libtiff would print lines of their own.
+# Pillow raises an error as well, so they are not needed.
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+with suppress(AttributeError):  # where Pillow was linked so that it cannot be reached
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 # ------------------------------------------------------------------ place
 
@@ -300,6 +310,40 @@ def check_pixels(path, height, width, most):
         raise InputError(f"{path}: {width}x{height} pixels, more than {most:,}")
 
 
+@contextmanager
+def memory_told(path, pixel_bytes):
+    """Say how much memory the work on an image takes, where it runs out.
+
+    Parameters
+    ----------
+    path : str or Path
+        The image.
+    pixel_bytes : int
+        How many bytes the work takes for each pixel.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    InputError
+        There was not enough memory.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        with Image.open(path, formats=READ_FORMATS) as image:
+            width, height = image.size
+        gigabytes = (PROGRAM_BYTES + width * height * pixel_bytes) / 1e9
+        raise InputError(
+            f"{path}: out of memory: {width}x{height} pixels take about "
+            f"{gigabytes:.1f} GB ({MORE_MEMORY})"
+        ) from error
+
+
 def _open(path, max_pixels=MAX_IMAGE_PIXELS):
     """Open and decode an image, whole and upright; every failure is an InputError."""
     check_input(path)
@@ -320,6 +364,8 @@ def _open(path, max_pixels=MAX_IMAGE_PIXELS):
     except (MemoryError, InputError):
         raise
     except OSError as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
         if error.errno is not None:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         raise InputError(f"{path}: damaged image ({error})") from error

@@ -100,16 +100,22 @@ class Picture(NamedTuple):
     truth: np.ndarray | None  # (H, W) uint8
 
 
+def pixel_bytes(args):
+    """Say how many bytes of memory the work takes for each pixel, at its peak."""
+    return 30 if args.gt else 20 if args.overlay or args.probabilities else 10
+
+
 def read(args, job, whole=False):
     """Open an image, read it unless it is too large for that, and read its truth."""
     name, output = job
-    source = bigimages.open_source(name, args.bands, args.max_pixels)
-    truth = images.read_truth(args.gt)[0] if args.gt else None
+    with images.memory_told(name, pixel_bytes(args)):
+        source = bigimages.open_source(name, args.bands, args.max_pixels)
+        rgb = source.whole() if whole or not bigimages.is_large(source) else None
+        truth = images.read_truth(args.gt)[0] if args.gt else None
     if args.gt:
         images.check_same_size(name, source.shape, args.gt, truth.shape)
     for drawn in filter(None, (output, args.overlay)):
         images.check_jpeg_size(drawn, source.shape)
-    rgb = source.whole() if whole or not bigimages.is_large(source) else None
     return Picture(name, output, source, rgb, truth)
 
 
@@ -239,11 +245,12 @@ def write(args, colours, prediction):
     if isinstance(prediction, BandedPrediction):
         return write_by_bands(args, colours, prediction)
     picture, mask, probability, warning = prediction
-    images.write_mask(picture.output, mask, colours)
-    if args.overlay:
-        images.write_rgb(args.overlay, figures.overlay(picture.rgb, mask))
-    if args.probabilities:
-        images.write_probabilities(args.probabilities, probability)
+    with images.memory_told(picture.name, pixel_bytes(args)):
+        images.write_mask(picture.output, mask, colours)
+        if args.overlay:
+            images.write_rgb(args.overlay, figures.overlay(picture.rgb, mask))
+        if args.probabilities:
+            images.write_probabilities(args.probabilities, probability)
     counts, scores = np.bincount(mask.ravel(), minlength=2), None
     if picture.truth is not None:
         scores = metrics.scores(mask, picture.truth)
@@ -259,7 +266,7 @@ def report(outcome):
         only = counts.argmax()
         warning = f"every pixel is class {only} (is it like the training image?)"
     if warning is not None:
-        print(f"warning: {picture.name}: {warning}", file=sys.stderr)
+        cli.warn(f"{picture.name}: {warning}")
     if scores is not None:
         print(metrics.score_table(picture.name, {"network": scores}))
 
@@ -274,7 +281,8 @@ def predict_all(args, client, pictures):
     def segment(picture):
         if picture.rgb is None:
             return predict_by_bands(args, client, model, looks, precision, picture)
-        return predict(model, looks, precision, bool(args.probabilities), picture)
+        with images.memory_told(picture.name, pixel_bytes(args)):
+            return predict(model, looks, precision, bool(args.probabilities), picture)
 
     found = (cli.attempt(segment, picture) for picture in pictures)
     return cli.ahead(partial(cli.attempt, partial(write, args, colours)), found)
@@ -306,7 +314,7 @@ def report_all(jobs, is_one, outcomes, journal):
     if failed and is_one:
         raise failed[0]
     for error in failed:
-        print("error:", cli.message(error), file=sys.stderr)
+        cli.complain(error)
     if failed:
         print(f"{len(failed)} of {len(jobs)} images failed", file=sys.stderr)
     return 1 if failed else 0

@@ -17,7 +17,6 @@ logit of class 1 less that of class 0: positive for class 1.
 
 import io
 import platform
-import sys
 import time
 import warnings
 from collections import OrderedDict
@@ -30,7 +29,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from cli import InputError, ahead, check_input, whole_file
+from cli import InputError, ahead, check_input, warn, whole_file
 
 
 MAX_SIDE = 256  # pixels: the most rows or columns in one forward pass
@@ -745,22 +744,38 @@ def load_model(path, device="cpu"):
         )
     model = FCNN()
     try:
-        model.load_state_dict(content.pop("weights"))
+        weights = content.pop("weights")
+        if _types(weights) != _types(model.state_dict()):
+            raise TypeError("PyTorch would convert them, even complex numbers")
+        model.load_state_dict(weights)
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: holds another network's weights") from error
     if not _are_two_colours(content.get("colours")):
         raise InputError(f"{path}: does not name the two colours of a mask")
     if not _are_looks(content.get("looks")):
         raise InputError(f"{path}: does not say what the training image looks like")
-    if not all(value.isfinite().all() for value in model.state_dict().values()):
-        raise InputError(f"{path}: holds weights that are not finite (train again)")
-    return model.to(device).eval(), content
+    if not _answers_are_finite(model.eval()):
+        raise InputError(f"{path}: weights that give no finite answer (train again)")
+    return model.to(device), content
+
+
+def _types(weights):
+    return {name: (value.dtype, value.layout) for name, value in weights.items()}
+
+
+@torch.no_grad()
+def _answers_are_finite(model):
+    """Say whether the network works: not with NaN, overflow or a spread of 0."""
+    black_and_white = torch.zeros((1, 16, 16, 3), dtype=torch.uint8)
+    black_and_white[:, 8:] = 255
+    weights_are_finite = all(w.isfinite().all() for w in model.state_dict().values())
+    return weights_are_finite and Folded(model)(black_and_white).isfinite().all()
 
 
 def _are_two_colours(colours):
     try:
-        channels = [len(bytes(list(colour))) for colour in colours]  # 0 to 255 each
-        return channels == [3, 3]
+        dark, bright = (bytes(list(colour)) for colour in colours)  # 0 to 255 each
+        return len(dark) == len(bright) == 3 and dark != bright
     except (TypeError, ValueError, OverflowError):
         return False
 
@@ -837,10 +852,9 @@ def choose_precision(name, model):
     fp32, bf16 = (_tile_seconds(model, p) for p in (torch.float32, torch.bfloat16))
     if bf16 < fp32:
         return torch.bfloat16
-    print(
-        f"warning: --precision bf16: {bf16 / fp32:.1f} times as slow as fp32 on this "
-        "processor (fp32 is used)",
-        file=sys.stderr,
+    warn(
+        f"--precision bf16: {bf16 / fp32:.1f} times as slow as fp32 on this processor "
+        "(fp32 is used)"
     )
     return torch.float32
 

@@ -39,6 +39,7 @@ VERSIONS = [partial(images.compressed, quality=quality) for quality in (90, 75, 
 VERSIONS += [partial(images.blurred, radius=radius) for radius in (0.5, 0.8)]
 VERSIONS += [partial(images.noisy, spread=spread) for spread in (3, 6)]
 PATIENCE = 1 / 3  # stop after this part of the epochs without a better one
+PIXEL_BYTES = 100  # of memory for each pixel of the image, at the peak
 MIN_SIDE = 32  # pixels: a smaller image has no room for patches and a held-out block
 SNAPSHOT = 5  # seconds, at least, from one snapshot to the next
 
@@ -233,12 +234,24 @@ def running_statistics(model):
     return [s for norm in norms for s in (norm.running_mean, norm.running_var)]
 
 
+def _stop_at_loss(epoch, best):
+    """Say that a loss is no number, so that nothing more can be learned."""
+    loss = epoch.training_loss + epoch.held_out_loss
+    found = f"epoch {epoch.number}: the loss is {loss}"
+    if best is None:
+        raise cli.InputError(f"{found}, so nothing was learned (try another --seed)")
+    cli.warn(f"{found}: stopped (epoch {best.number}, the best so far, is kept)")
+
+
 def keep_best(model, training, epochs):
     """Run the training; give all epochs, the best of them, and its weights."""
     history, best, weights = [], None, None
     bar = tqdm(training, total=epochs, unit="epoch", disable=ranks.number() > 0 or None)
     try:
         for epoch in bar:
+            if not math.isfinite(epoch.training_loss + epoch.held_out_loss):
+                _stop_at_loss(epoch, best)
+                break
             history.append(epoch)
             if best is None or epoch.held_out_loss < best.held_out_loss:
                 best, weights = epoch, copy.deepcopy(model.state_dict())
@@ -371,9 +384,8 @@ def save(args, colours, looks, history, best, weights):
     print(f"wrote {args.model} and {args.plot}")
 
 
-def main(argv=None):
-    """Train on labelled images, as the command line says."""
-    args = parse_args(argv)
+def learn(args):
+    """Train on labelled images, write what was learned, and say how good it is."""
     device = segutils.choose_device(args.device)
     ranks.join(device)
     scenes, colours = load(args)
@@ -389,6 +401,13 @@ def main(argv=None):
     save(args, colours, looks, history, best, weights)
     keeper.remove()
     report(model, looks, history, best, scenes)
+
+
+def main(argv=None):
+    """Train on labelled images, as the command line says."""
+    args = parse_args(argv)
+    with images.memory_told(args.pairs[0][0], PIXEL_BYTES):
+        learn(args)
 
 
 if __name__ == "__main__":

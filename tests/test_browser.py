@@ -237,7 +237,7 @@ def test_patch_size_slider_draws_other_pictures(page, server):
     before = sources()
     handle.press("ArrowRight")
     page.wait_for_function(CHANGED, arg=before)
-    page.get_by_text("4 x 128 x 128 = 65,536 pixels, 100% of the budget").wait_for()
+    page.get_by_text("16 x 64 x 64 = 65,536 pixels, 100% of the budget").wait_for()
     before, place = sources(), handle.bounding_box()
     x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
     page.mouse.move(x, y)

@@ -1,8 +1,11 @@
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
+from conftest import ROOT
 
 import cli
 
@@ -147,14 +150,60 @@ def test_whole_file_has_the_suffix_that_was_asked_for(tmp_path):
     assert (tmp_path / "out.png").is_symlink()
 
 
+ENDS = [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "terminated\n")]
+
+
+@pytest.mark.parametrize(("number", "code", "line"), ENDS)
+def test_a_signal_ends_in_one_line_and_leaves_the_old_file(
+    tmp_path, number, code, line
+):
+    program = """
+import cli, time
+
+def main():
+    with cli.whole_file("out.png") as temporary:
+        temporary.write_text("half")
+        print("writing", flush=True)
+        time.sleep(60)
+
+raise SystemExit(cli.run(main))
+"""
+    (tmp_path / "out.png").write_text("old")
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "writing\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (code, line)
+    assert os.listdir(tmp_path) == ["out.png"]
+    assert (tmp_path / "out.png").read_text() == "old"
+
+
+def test_whole_file_names_the_file_that_the_disk_has_no_room_for(tmp_path):
+    with pytest.raises(cli.InputError) as caught, cli.whole_file(tmp_path / "a.png"):
+        raise OSError(28, "No space left on device")
+    assert str(caught.value).endswith(
+        "a.png: cannot be written (No space left on device)"
+    )
+    assert os.listdir(tmp_path) == []
+
+
 def test_begin_gives_what_the_first_part_gives_or_ends(capsys):
-    handler = signal.getsignal(signal.SIGINT)
+    numbers = signal.SIGINT, signal.SIGTERM
+    handlers = [signal.getsignal(number) for number in numbers]
     try:
         assert cli.begin(lambda: "begun") == "begun"
         with pytest.raises(SystemExit) as ended:
             cli.begin(fails(cli.InputError("no")))
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: no\n"
 
@@ -179,7 +228,9 @@ def fails(error):
             "out of memory",
         ),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (cli.Terminated(), 143, "terminated"),
         (cli.InputError("a\nb.png: no"), 2, "error: a b.png: no"),
+        (cli.InputError("\x1b[31mred.png: no"), 2, "error:  [31mred.png: no"),
     ],
 )
 def test_failure_is_one_line_and_a_code(capsys, error, code, line):

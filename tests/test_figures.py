@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import figures
@@ -14,10 +15,32 @@ def test_overlay_tints_class_1_and_draws_its_edge():
     mask[2:7, 2:7] = 1
     drawn = figures.overlay(rgb, mask, opacity=0.5)
     np.testing.assert_array_equal(drawn[mask == 0], rgb[mask == 0])
-    assert tuple(drawn[2, 4]) == figures.TINT  # the edge
-    halfway = (np.array(figures.TINT) + 100) / 2
+    assert tuple(drawn[2, 4]) == figures.TINTS[0]  # the edge
+    halfway = (np.array(figures.TINTS[0]) + 100) / 2
     assert abs(drawn[4, 4] - halfway).max() <= 0.5
     assert (rgb == 100).all()  # the image itself is left alone
+
+
+def test_mask_on_an_orange_image_is_blue():
+    rgb = np.full((400, 300, 3), (200, 115, 75), np.uint8)
+    mask = np.ones((400, 300), np.uint8)
+    assert (figures.overlay(rgb, mask, 1) == figures.TINTS[1]).all()
+    assert (figures.overlay(rgb, mask, 1, figures.TINTS[0]) == figures.TINTS[0]).all()
+    for grey in (0, 100, 255):
+        assert figures.tint(np.full_like(rgb, grey)) == figures.TINTS[0]
+
+
+def test_window_lies_within_the_image():
+    assert figures.window((100, 200), 4, 0, 1) == (0, 150, 25, 200)
+    assert figures.window((100, 200), 4, 0.5, 0.5) == (38, 75, 63, 125)
+    assert figures.window((1, 3), 16, 1, 1) == (0, 2, 1, 3)
+
+
+def test_part_of_an_image_is_thinned_to_what_a_page_shows():
+    image = np.zeros((2000, 3000))
+    assert image[figures.thinned((0, 0, 2000, 3000))].shape == (400, 600)
+    assert image[figures.thinned((100, 200, 700, 800))].shape == (600, 600)
+    assert image[figures.thinned((5, 5, 6, 6))].shape == (1, 1)
 
 
 def test_errors_are_blue_where_missed_and_orange_where_false():
@@ -86,6 +109,18 @@ def test_gallery_and_boxes_and_histograms_draw():
     (box,) = figure.axes[0].collections[0].get_paths()
     assert box.get_extents().bounds == (2.5, 1.5, 20, 10)
     assert len(figures.histograms(rgb, truth).axes) == 3
+
+
+@pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (1, 1)])
+def test_picture_of_a_narrow_image_is_neither_thread_nor_tower(shape):
+    rgb = np.zeros((*shape, 3), np.uint8)
+    for figure in (
+        figures.gallery([rgb, rgb], ["a", "b"]),
+        figures.boxes(rgb, {"all": (figures.BLUE, [(0, 0, *shape)])}),
+        figures.heat_map(rgb[..., 0], "visits"),
+    ):
+        assert 0.4 < figure.get_figheight() < 16
+        assert figures.png(figure)
 
 
 def test_gallery_shows_ones_white_and_shares_a_scale():

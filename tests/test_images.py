@@ -372,10 +372,86 @@ def test_pair_of_two_sizes_is_refused(tmp_path):
         images.read_pair(rgb, gt)
 
 
-# ------------------------------------------------------------------ out
+# ------------------------------------------------------------------ any of them
 
 bytes_ = st.integers(0, 255)
 colour = st.tuples(bytes_, bytes_, bytes_)
+sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
+LOSSLESS = [
+    *(("PNG", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")),
+    *(("TIFF", m) for m in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK")),
+    *(("BMP", mode) for mode in ("1", "L", "P", "RGB")),
+    *(("WEBP", mode) for mode in ("RGB", "RGBA")),
+]
+
+
+def in_format(image, name):
+    """Give a file of some format, as a reader finds it; nothing is lost in it."""
+    options = {"lossless": True, "exact": True} if name == "WEBP" else {}
+    file = io.BytesIO()
+    image.save(file, name, **options)
+    return file.getvalue()
+
+
+@settings(max_examples=150, deadline=None)
+@given(kind=st.sampled_from(LOSSLESS), size=sizes, seed=st.integers(0, 99))
+def test_any_size_mode_and_format_is_read_as_it_is(tmp_path_factory, kind, size, seed):
+    name, mode = kind
+    values = np.random.default_rng(seed).integers(0, 256, (*size, 4), np.uint8)
+    if mode == "I;16":
+        deep = values[..., 0].astype(np.uint16) << 8 | values[..., 1]
+        image, expected = Image.fromarray(deep), values[..., :1].repeat(3, 2)
+    else:
+        image = Image.fromarray(values).convert("RGBA" if mode == "RGBA" else "RGB")
+        image = image.convert(mode)
+        expected = np.array(image.convert("RGB"))
+    path = tmp_path_factory.mktemp("any") / "image"
+    path.write_bytes(in_format(image, name))
+    np.testing.assert_array_equal(images.read_rgb(path), expected)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(LOSSLESS),
+    size=sizes.filter(lambda size: size[0] * size[1] > 2),
+    pair=st.tuples(colour, colour).filter(
+        lambda pair: abs(np.dot(np.subtract(*pair), (0.299, 0.587, 0.114))) > 1
+    ),
+    seed=st.integers(0, 99),
+)
+def test_any_truth_in_any_mode_is_read_as_it_is(
+    tmp_path_factory, kind, size, pair, seed
+):
+    name, mode = kind
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 2, size, np.uint8)
+    truth.flat[:2] = 0, 1
+    dark, bright = sorted(pair, key=lambda c: np.dot(c, (0.299, 0.587, 0.114)))
+    if mode == "I;16":
+        image = Image.fromarray(truth.astype(np.uint16) * 257)
+    elif mode == "1":
+        image = Image.fromarray(truth > 0)
+    elif mode in ("L", "LA"):
+        image = Image.fromarray(truth * 7 + 31).convert(mode)
+    elif mode == "P":
+        image = Image.fromarray(truth)
+        image.putpalette([*dark, *bright])
+    else:
+        image = Image.fromarray(np.array([dark, bright], np.uint8)[truth]).convert(mode)
+    if mode in ("LA", "RGBA"):
+        unlabelled = rng.random(size) < 0.2
+        unlabelled.flat[:2] = False
+        truth[unlabelled] = images.UNLABELLED
+        image.putalpha(Image.fromarray(np.where(unlabelled, 0, 255).astype(np.uint8)))
+    path = tmp_path_factory.mktemp("any") / "truth"
+    path.write_bytes(in_format(image, name))
+    found, colours = images.read_truth(path)
+    np.testing.assert_array_equal(found, truth)
+    if mode in ("RGB", "P", "RGBA"):
+        assert colours == (dark, bright)
+
+
+# ------------------------------------------------------------------ out
 
 
 @settings(max_examples=150, deadline=None)

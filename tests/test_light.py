@@ -154,3 +154,26 @@ def test_changes_give_another_image_of_the_same_kind(scene, name):
     assert changed.dtype == np.uint8
     assert not np.array_equal(changed, rgb)
     np.testing.assert_array_equal(changed, light.CHANGES[name](rgb))
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_a_constant_image_has_one_answer_away_from_its_edge(model, two_tone, value):
+    looks = light.describe(*two_tone)
+    rgb = np.full((300, 280, 3), value, np.uint8)
+    adapted, its_light = light.adapt(model, looks, rgb)
+    found = segutils.probabilities(adapted, rgb)
+    assert np.isfinite(its_light).all() and np.isfinite(found).all()
+    assert np.ptp(found[8:-8, 8:-8]) < 1e-5
+    assert light.warning(looks, its_light, rgb)  # it is like no plants on soil
+
+
+def test_pure_noise_has_an_answer_and_a_warning(model, two_tone):
+    looks = light.describe(*two_tone)
+    rgb = np.random.default_rng(0).integers(0, 256, (300, 280, 3), np.uint8)
+    adapted, its_light = light.adapt(model, looks, rgb)
+    found = segutils.probabilities(adapted, rgb)
+    assert ((found >= 0) & (found <= 1)).all()  # not so with NaN
+    np.testing.assert_array_equal(found, segutils.probabilities(adapted, rgb))
+    assert "colours that the training image lacks" in light.warning(
+        looks, its_light, rgb
+    )

@@ -1,9 +1,13 @@
+import base64
+import io
 import json
+import runpy
 
 import nbformat
 import pytest
 from conftest import ROOT
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from nbconvert import PythonExporter
 from PIL import Image
 from traitlets.config.loader import PyFileConfigLoader
@@ -29,6 +33,15 @@ def test_script_is_what_its_notebook_exports(name):
     )
 
 
+def small_picture(output):
+    """See that an output is a small picture, and nothing else."""
+    assert output.output_type == "display_data"
+    assert (set(output.data), output.metadata) == ({"image/png"}, {})
+    with Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))) as picture:
+        assert picture.format == "PNG"
+        assert max(picture.size) <= 800
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_notebook_is_committed_clean(path):
     notebook = nbformat.read(path, as_version=4)
@@ -37,10 +50,34 @@ def test_notebook_is_committed_clean(path):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             assert cell.execution_count is None
-            assert cell.outputs == []
+            assert set(cell.metadata) <= {"tags"}  # no times, which are put there, too
+            for output in cell.outputs:
+                small_picture(output)
+    drawn = {"explore": 10, "train": 0, "predict": 0}
+    assert pictures(notebook.cells) == drawn[path.stem], (
+        "run: python notebooks/store_pictures.py"
+    )
     assert len(path.read_bytes()) < 1_000_000
     ids = [cell["id"] for cell in json.loads(path.read_text())["cells"]]
     assert len(set(ids)) == len(ids)
+
+
+def test_pictures_alone_are_stored():
+    store = runpy.run_path(str(ROOT / "notebooks/store_pictures.py"))
+    file = io.BytesIO()
+    Image.new("RGB", (1600, 400), "#D55E00").save(file, "PNG")
+    png = base64.b64encode(file.getvalue()).decode()
+    data = {"image/png": png, "text/plain": "<Figure>"}
+    outputs = [
+        nbformat.v4.new_output("stream", text="0.1 s"),
+        nbformat.v4.new_output("execute_result", data, execution_count=3),
+        nbformat.v4.new_output("display_data", {"text/plain": "VBox()"}),
+    ]
+    (kept,) = store["only_pictures"](outputs)
+    small_picture(kept)
+    with Image.open(io.BytesIO(base64.b64decode(kept.data["image/png"]))) as picture:
+        assert picture.size == (800, 200)
+        assert picture.convert("RGB").getpixel((9, 9)) == (213, 94, 0)
 
 
 def execute(project, name, last="", **changes):
@@ -60,7 +97,8 @@ def execute(project, name, last="", **changes):
 
 
 def pictures(cells):
-    return sum("image/png" in out.get("data", {}) for c in cells for out in c.outputs)
+    outputs = (out for c in cells for out in c.get("outputs", ()))
+    return sum("image/png" in out.get("data", {}) for out in outputs)
 
 
 def complaints(cells):
@@ -84,15 +122,18 @@ def slide(slider, value, changed, same=()):
     assert moved == [True] * len(changed) + [False] * len(same), slider.description
 
 batch = [places_picture, sheet_picture]
-slide(size_slider, 32, [*batch, often_picture])
-assert (count_slider.value, count_slider.max) == (64, 64)
-assert spent.value == "64 x 32 x 32 = 65,536 pixels, 100% of the budget"
+slide(size_slider, 16, [*batch, often_picture])
+assert (count_slider.value, count_slider.max) == (256, 256)
+assert spent.value == "256 x 16 x 16 = 65,536 pixels, 100% of the budget"
 slide(count_slider, 5, batch, [often_picture])
-assert spent.value == "5 x 32 x 32 = 5,120 pixels, 8% of the budget"
+assert spent.value == "5 x 16 x 16 = 1,280 pixels, 2% of the budget"
 count_slider.value = 1000  # more than the budget
-assert count_slider.value == 64
+assert count_slider.value == 256
 slide(share_slider, 1, [*batch, often_picture])
 slide(seed_slider, 7, batch, [often_picture])
+origins, which, symmetries, _ = sample(16, 5, 1, 7)
+cut = [cut_batch(16, origins, which, symmetries, train.JITTER, s)[0] for s in (7, 7, 8)]
+assert (cut[0] == cut[1]).all() and (cut[0] != cut[2]).any()  # the light alike
 for size in sizes:
     size_slider.value = size
     assert count_slider.max * size**2 == segutils.MAX_PIXELS
@@ -193,11 +234,48 @@ assert 0.01 < marked.mean() < 0.99
 assert f"{metrics.scores(marked, picture.truth)['IoU']:.3f}" in table.value
 
 save.click()
-assert told.value == "wrote masks/data-rgb.png and masks/data-rgb-overlay.png"
+assert "wrote masks/data-rgb.png and masks/data-rgb-overlay.png" in told.value
 written, _ = images.read_truth("masks/data-rgb.png")
 assert (written == marked).all()
 """
     execute(trained, "predict", last, **{"data/new/": "data/"})
+
+
+def test_chosen_image_is_shown_with_its_prediction(trained):
+    with Image.open(ROOT / "data/new/rgb.png") as image:
+        image.crop((0, 0, 150, 100)).save(trained / "data/other.png")
+    last = """
+other = images.read_rgb("data/other.png")
+assert [name for _, name in choice.options] == [None, "data/other.png", "data/rgb.png"]
+before = canvas.value
+choice.value = "data/other.png"
+assert canvas.value != before
+prediction = shown["prediction"]
+assert (prediction.picture.rgb == other).all() and prediction.picture.truth is None
+expected = segutils.segment(light.adapt(model, looks, other)[0], other)
+assert 0 < expected.mean() < 1 and (prediction.mask == expected).all()
+assert list(view.options) == ["image", "prediction", "probability"]
+choice.value = "data/rgb.png"
+assert canvas.value == before and (shown["prediction"].mask == mask).all()
+
+images.write_rgb("data/large.png", other)
+refresh.click()
+assert choice.value is None and canvas.value == before  # nothing else has changed
+choice.value = "data/large.png"
+assert canvas.value != before and (shown["prediction"].mask == expected).all()
+"""
+    execute(trained, "predict", last, **{"data/new/": "data/"})
+
+
+@pytest.mark.parametrize("name", ["explore", "train"])
+def test_mistake_is_told_in_one_line(project, name):
+    with Image.open(project / "data/gt.png") as truth:
+        truth.crop((0, 0, 200, 100)).save(project / "data/gt.png")
+    with pytest.raises(CellExecutionError) as error:
+        execute(project, name)
+    shown = error.value.traceback.split("------------------")[-1]  # below the cell
+    assert shown.strip().startswith("error: data/gt.png: 200x100 pixels, but")
+    assert "\n" not in shown.strip()
 
 
 def test_upload_is_segmented_or_refused_in_one_line(trained):
@@ -209,21 +287,27 @@ def send(name, content):
     facts = {"type": "image/png", "size": len(content), "last_modified": datetime.now()}
     upload.value = (Bunch(name=name, content=memoryview(content), **facts),)
 
+def told_text():
+    return told.value.partition(">")[2].removesuffix("</div>")
+
 view.value = "errors"
 send("mine.png", Path("data/rgb.png").read_bytes())
-assert told.value == "" and choice.value is None
+assert told_text() == "" and choice.value is None
 assert shown["prediction"].picture.name == "mine.png"
 assert (shown["prediction"].mask == mask).all()
 assert "no truth" in table.value and plot.value == b""
 assert list(view.options) == ["image", "prediction", "probability"]
+send("/outside/../mine.png", Path("data/rgb.png").read_bytes())
+save.click()
+assert "wrote masks/outside-..-mine.png" in told.value  # nowhere else
 
 before = canvas.value
 send("notes<b>.png", b"dear diary")
 line = "error: notes&lt;b&gt;.png: is no image that can be read"
-assert told.value.startswith(line) and "\\n" not in told.value
+assert told_text().startswith(line) and "\\n" not in told_text()
 assert canvas.value == before
 
 choice.value = "data/rgb.png"  # and back to an image with a truth
-assert told.value == "" and plot.value and "errors" in view.options
+assert told_text() == "" and plot.value and "errors" in view.options
 """
     execute(trained, "predict", last, **{"data/new/": "data/"})

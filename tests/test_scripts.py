@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ import light
 import predict
 import segutils
 import train
+from benchmarks import kill
 
 
 def run(main, *arguments):
@@ -105,6 +107,30 @@ def test_the_best_epoch_is_kept_and_training_stops_early():
     assert best.number == 3
     assert kept["normalise.mean"].tolist() == [3, 3, 3]
     assert len(history) == 3 + 12  # a third of 36 epochs
+
+
+def epochs_of(losses):
+    for number, loss in enumerate(losses, 1):
+        yield train.Epoch(number, loss, 1 / number, {"IoU": 0.5})
+
+
+@pytest.mark.parametrize("loss", [np.nan, np.inf])
+def test_a_loss_that_is_no_number_ends_the_training(capsys, loss):
+    losses = epochs_of([1.0, 1.0, loss, 1.0])
+    history, best, _ = train.keep_best(segutils.FCNN(), losses, 4)
+    assert [len(history), best.number] == [2, 2]
+    assert capsys.readouterr().err == (
+        f"warning: epoch 3: the loss is {loss}: stopped "
+        "(epoch 2, the best so far, is kept)\n"
+    )
+
+
+def test_a_loss_that_never_was_a_number_is_an_error(folder, capsys, monkeypatch):
+    monkeypatch.setattr(train, "evaluate", lambda *_: (np.nan, {"IoU": 0}))
+    assert run(train.main, "--epochs", 2) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: epoch 1: the loss is nan, so nothing was learned")
+    assert os.listdir(folder) == ["data"]
 
 
 def test_the_learning_rate_falls_to_almost_nothing(folder, monkeypatch):
@@ -377,11 +403,52 @@ def test_out_of_memory_is_told(trained, capsys, monkeypatch):
 
     monkeypatch.setattr(segutils, "segment", full)
     assert run(predict.main) == 2
-    assert capsys.readouterr().err.startswith("error: out of memory")
+    line = "error: data/rgb.png: out of memory: 230x176 pixels take about 0.4 GB ("
+    assert capsys.readouterr().err.startswith(line)
     assert not Path("predictions.jpg").exists()
 
 
+def test_out_of_memory_in_training_is_told(folder, capsys, monkeypatch):
+    monkeypatch.setattr(train, "image_versions", fails_for_memory)
+    assert run(train.main) == 2
+    assert "rgb.png: out of memory: 230x176 pixels take" in capsys.readouterr().err
+    assert os.listdir(folder) == ["data"]
+
+
+def fails_for_memory(*_):
+    raise MemoryError
+
+
 # ------------------------------------------------------------------ as a process
+
+LIMITED = """
+import resource, sys
+import cli, predict
+
+limit = int(sys.argv.pop(1)) * 2**20
+limit += int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+cli.leave(cli.run(predict.main, sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
+@pytest.mark.parametrize("mebibytes", [100, 700])
+def test_memory_does_not_grow_faster_than_is_said(trained, mebibytes):
+    """The logits of the whole image alone would take 160 MB, its features 1.3 GB."""
+    rgb = np.tile(images.read_rgb("data/rgb.png"), (23, 22, 1))[:4000, :5000]
+    Image.fromarray(rgb).save("large.png", compress_level=1)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+    options = [str(mebibytes), "large.png", "--output", "m.png"]
+    process = command(trained, "-c", LIMITED, *options, env=environment)
+    _, err = process.communicate()
+    if mebibytes == 100:
+        line = "error: large.png: out of memory: 5000x4000 pixels take about 0.6 GB ("
+        assert process.returncode == 2
+        assert err.startswith(line) and err.count("\n") == 1
+    else:
+        assert (process.returncode, err) == (0, "")
+    assert (trained / "m.png").exists() == (mebibytes == 700)
 
 
 def command(project, *arguments, **options):
@@ -400,6 +467,12 @@ def test_closed_streams_do_no_harm(trained, closed):
     line = f"{sys.executable} {ROOT / 'predict.py'} --output m.png {closed}"
     assert subprocess.run(line, shell=True).returncode == 0
     assert Path("m.png").exists()
+
+
+def test_a_killed_run_leaves_whole_files():
+    found = sum(kill.kill_many(5).values(), Counter())
+    assert found["killed"] > 0
+    assert found["old"] + found["new"] == 3 * 2 + 2 * 3
 
 
 def test_ctrl_c_keeps_the_best_model_so_far(project):
@@ -439,14 +512,18 @@ def test_ctrl_c_before_the_first_epoch_leaves_nothing(project):
     assert not (project / "model.pt").exists()
 
 
-def test_ctrl_c_while_torch_is_imported_is_one_line(project):
+@pytest.mark.parametrize(
+    ("number", "code", "line"),
+    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "terminated\n")],
+)
+def test_a_signal_while_torch_is_imported_is_one_line(project, number, code, line):
     slow = "import time\nprint('importing', flush=True)\ntime.sleep(60)"
     (project / "torch.py").write_text(slow)
     process = command(project, "train.py")
     assert process.stdout.readline() == "importing\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (130, "interrupted\n")
+    assert (process.returncode, err) == (code, line)
 
 
 def scripts_alone(folder):

@@ -407,7 +407,7 @@ def damaged(path, how):
         ("other", "no model file of this version"),
         ("network", "another network"),
         ("no weights", "another network"),
-        ("nan", "not finite"),
+        ("nan", "no finite answer"),
         ("colours one", "two colours"),
         ("colours large", "two colours"),
         ("colours words", "two colours"),
