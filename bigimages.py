@@ -38,7 +38,7 @@ from images import Block
 
 
 HELD = 32_000_000  # pixels: a smaller image is held in memory, whole
-MAX_PIXELS = 20_000_000_000  # of an image, unless --max-pixels says otherwise
+MAX_PIXELS = images.MAX_IMAGE_PIXELS  # of an image, unless --max-pixels says more
 BAND = 244  # rows: what one row of tiles decides, so that no tile is computed twice
 NODATA = 255  # in a mask: the image shows nothing there
 FETCHED = 16  # rows at once from pyvips, which holds many times as many
@@ -135,6 +135,7 @@ class Vips(Source):
     def _begin(self):
         pyvips = _pyvips()
         # By read alone: pyvips would map all of the file into memory.
+        pyvips.vips_lib.vips_error_clear()  # of what was said of another file
         self.file = open(self.path, "rb")  # noqa: SIM115
         self.stream = pyvips.SourceCustom()
         self.stream.on_read(self.file.read)
@@ -185,8 +186,8 @@ class Raster(Source):
         kinds = set(self.file.dtypes)
         if not kinds <= {"uint8", "uint16"}:
             raise InputError(
-                f"{path}: pixels of type {', '.join(sorted(kinds))}, whose range is "
-                "not known (save the image with 8 or 16 bits)"
+                f"{path}: pixels of {', '.join(sorted(kinds))}, not of 8 bits or 16: "
+                "their range is not known (save the image with 8 or 16 bits)"
             )
         usual = (1, 2, 3) if self.file.count >= 3 else (1, 1, 1)
         self.channels = tuple(channels or usual)
@@ -316,30 +317,30 @@ def open_source(path, channels=None, max_pixels=MAX_PIXELS):
     InputError
         It cannot be read, or only by a library that is not installed.
     """
-    source = _by_parts(path, channels)
+    source = _by_parts(path, channels, max_pixels)
     if source is None:
-        return Held(images.read_rgb(path, min(max_pixels, images.MAX_IMAGE_PIXELS)))
+        return Held(images.read_rgb(path, max_pixels))
     images.check_pixels(path, *source.shape, max_pixels)
     return source
 
 
-def _by_parts(path, channels):
+def _by_parts(path, channels, max_pixels):
     """Open an image whose format can be read by parts here, or give None."""
     if is_zarr(path):
         _require(path, "zarr", "a Zarr array")
         return Chunks(path, channels)
     check_input(path)
-    with open(path, "rb") as file:
-        start = file.read(4)
+    start = _first_bytes(path)
+    is_upright = _is_upright(path, max_pixels)
     if start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        if _has("rasterio") and _is_upright(path) and (channels or _is_usual(path)):
+        if _has("rasterio") and is_upright and (channels or _is_usual(path)):
             return Raster(path, channels)
         if start in (b"II+\0", b"MM\0+") or channels:
             _require(path, "rasterio", "a BigTIFF or a choice of bands")
     elif channels:
         raise InputError(f"{path}: --bands goes with TIFF and Zarr only")
     is_stream = start == b"\x89PNG" or start[:3] == b"\xff\xd8\xff"
-    if is_stream and _has("pyvips") and _is_upright(path):
+    if is_stream and _has("pyvips") and is_upright:
         return Vips(path)
     return None
 
@@ -396,11 +397,25 @@ def _is_usual(path):
     return False
 
 
-def _is_upright(path):
-    """Tell whether an image is stored as it is to be seen, in colours of its own."""
+def _first_bytes(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read(4)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _is_upright(path, max_pixels):
+    """Tell whether an image is stored as it is to be seen, in colours of its own.
+
+    What Pillow makes of the header is asked first, since it is hardest to break.
+    """
     try:
         with Image.open(path, formats=images.READ_FORMATS) as image:
+            images.check_pixels(path, image.height, image.width, max_pixels)
             return image.getexif().get(274, 1) == 1 and image.mode != "CMYK"
+    except InputError:
+        raise
     except Exception:  # what damaged bytes raise is not bounded; told when it is read
         return True
 
@@ -419,7 +434,7 @@ def is_zarr(path):
         It is.
     """
     names = ("zarr.json", ".zarray", ".zgroup")
-    return any(Path(path, name).is_file() for name in names)
+    return any(os.path.isfile(os.path.join(path, name)) for name in names)
 
 
 def _rasterio():

@@ -7,6 +7,7 @@ Done   Journal
 """
 
 import json
+import os
 from pathlib import Path
 
 import images
@@ -37,7 +38,7 @@ def expand(names):
     """
     found = []
     for name in names:
-        if not Path(name).is_dir() or is_zarr(name):
+        if not os.path.isdir(name) or is_zarr(name):
             found.append((name, Path(Path(name).name)))
             continue
         inside = [p for p in sorted(Path(name).rglob("*")) if _is_image(p)]

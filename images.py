@@ -185,8 +185,8 @@ def read_rgb(path, max_pixels=MAX_IMAGE_PIXELS):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise InputError(
-            f"{path}: pixels of 32 bits, whose range is not known (save the image "
-            "with 8 or 16 bits)"
+            f"{path}: pixels of 32 bits, not of 8 bits or 16: their range is not known "
+            "(save the image with 8 or 16 bits)"
         )
     return np.ascontiguousarray(_pixels(path, image)[..., :3])
 
@@ -307,7 +307,9 @@ def check_pixels(path, height, width, most):
         It has more.
     """
     if height * width > most:
-        raise InputError(f"{path}: {width}x{height} pixels, more than {most:,}")
+        raise InputError(
+            f"{path}: {width}x{height}: more than {most:,} pixels (--max-pixels)"
+        )
 
 
 @contextmanager

@@ -4,9 +4,12 @@ Contents
 --------
 Naive    train_naive, naive_steps
 Forest   train_forest, forest_mask
-Report   write_part
+Report   one_thread_each, write_part
 """
 
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from skimage.feature import multiscale_basic_features
 from skimage.future import fit_segmenter, predict_segmenter
 from sklearn.ensemble import RandomForestClassifier
 from torch import nn
+from tqdm.auto import tqdm
 
 import cli
 import images
@@ -111,7 +115,7 @@ def train_forest(rgb, truth, block, seed):
     labels = np.where(truth == images.UNLABELLED, 0, truth + 1)  # 0: unlabelled
     labels[block.grown(sampling.GUARD, truth.shape).slices] = 0
     forest = RandomForestClassifier(
-        n_estimators=50, max_depth=10, max_samples=0.05, n_jobs=-1, random_state=seed
+        n_estimators=50, max_depth=10, max_samples=0.05, random_state=seed
     )
     return fit_segmenter(labels, _features(rgb), forest)
 
@@ -135,6 +139,36 @@ def forest_mask(forest, rgb):
 
 
 # ------------------------------------------------------------------ report
+
+
+def one_thread_each(function, jobs):
+    """Apply a function to jobs, in as many processes as there are cores.
+
+    Parameters
+    ----------
+    function : callable
+        What to do; its own processes use one thread, too.
+    jobs : list of tuple
+        Its arguments.
+
+    Yields
+    ------
+    job : tuple
+        One of the jobs, whichever is done first.
+    result : object
+        What the function gave.
+    """
+    with ProcessPoolExecutor(
+        os.cpu_count(), get_context("spawn"), initializer=_use_one_thread
+    ) as pool:
+        futures = {pool.submit(function, *job): job for job in jobs}
+        for future in tqdm(as_completed(futures), total=len(jobs), disable=None):
+            yield futures[future], future.result()
+
+
+def _use_one_thread():
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 def write_part(heading, text):

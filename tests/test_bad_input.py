@@ -163,7 +163,7 @@ def model_content():
         "format": segutils.MODEL_FORMAT,
         "weights": model.state_dict(),
         "colours": [[0, 0, 0], [255, 255, 255]],
-        "looks": light.describe(RGB, TRUTH),
+        "looks": light.describe([RGB], [TRUTH]),
         "versions": {},
     }
 
@@ -272,7 +272,7 @@ CATALOGUE["damaged images"] += [
     good("jpg corrupted in the middle", corrupted(WHOLE["jpg"], by=b"\x55" * 9), "jpg"),
     good("bmp corrupted in the middle", corrupted(WHOLE["bmp"]), "bmp"),
     good("jpg of fewer rows than it says", changed_header("jpg", 64, 480), "jpg"),
-    bad("png of wrong checksum", corrupted(WHOLE["png"], 29, bytes(4)), "is no image"),
+    bad("png of wrong checksum", corrupted(WHOLE["png"], 29, bytes(4)), "image"),
     bad("png without pixels", png(64, 48), "damaged"),
     bad("png of no width", png(0, 48), "bad.png"),
     bad("png with 3 bits a pixel", png(64, 48, bytes(9999), bits=3), "bad.png"),
@@ -352,13 +352,13 @@ CATALOGUE["odd images"] = [
     good("pure noise", encoded(noise)),
     good("grey png of 16 bits", encoded(deep)),
     good("grey tif of 16 bits", encoded(deep, "tif"), "tif"),
-    bad("tif of floats", encoded(floats, "tif"), "of 32 bits", "tif"),
-    bad("tif with NaN", encoded(holed, "tif"), "of 32 bits", "tif"),
-    bad("tif with infinity", encoded(endless, "tif"), "of 32 bits", "tif"),
+    bad("tif of floats", encoded(floats, "tif"), "not of 8 bits or 16", "tif"),
+    bad("tif with NaN", encoded(holed, "tif"), "not of 8 bits or 16", "tif"),
+    bad("tif with infinity", encoded(endless, "tif"), "not of 8 bits or 16", "tif"),
     bad(
         "tif of 32-bit integers",
         encoded(deep.astype(np.int32), "tif"),
-        "of 32 bits",
+        "not of 8 bits or 16",
         "tif",
     ),
     good("tif of CIELAB", encoded(RGB, "tif", "LAB"), "tif"),
@@ -412,7 +412,7 @@ CATALOGUE["odd names"] += [
     Case("dash", (put, "-a.png", WHOLE["png"]), "predict -- -a.png", 0, "of -a.png is"),
     Case("dash, as an option", (), "predict -a.png", 2, "arguments: -a.png (--help"),
     Case("dash of a mask", (), "predict rgb.png --output=-mask.png", 0, "-mask.png:"),
-    Case("no name", (), "predict ''", 2, "no such file"),
+    Case("no name", (), "predict ''", 2, "an empty name"),
     Case("NUL", (), "predict 'a\0.png'", 2, "cannot be read"),
     Case("300 letters", (), f"predict {'x' * 300}.png", 2, "cannot be read"),
     Case("mask of no name", (), "predict rgb.png --output ''", 2, "an empty name"),
@@ -434,12 +434,12 @@ CATALOGUE["odd places"] = [
         ("link to an image", (link, "a.png", "rgb.png"), "a.png", 0, "is class 1"),
         ("dangling link", (link, "a.png", "none.png"), "a.png", 2, "no such file"),
         ("link to itself", (link, "a.png", "a.png"), "a.png", 2, "cannot be read"),
-        ("link to a folder", (link, "a.png", "."), "a.png", 2, "no ordinary file"),
+        ("link to a folder", (link, "a.png", "."), "a.png", 2, "no such folder"),
         ("endless", (link, "a.png", "/dev/zero"), "a.png", 2, "no ordinary file"),
         # What not even root may read.
         ("unreadable", (link, "a.png", "/proc/self/mem"), "a.png", 2, "cannot be read"),
         ("without a size", (), "/proc/self/status", 2, "is no image"),
-        ("folder", (), ".", 2, "no ordinary file"),
+        ("folder", (), ".", 2, "no such folder"),
         ("pipe", (os.mkfifo, "a.png"), "a.png", 2, "no ordinary file"),
         ("model pipe", (os.mkfifo, "a"), "rgb.png --model a", 2, "no ordinary file"),
         ("truth pipe", (os.mkfifo, "a"), "rgb.png --gt a", 2, "no ordinary file"),
@@ -532,7 +532,7 @@ CATALOGUE["images to train on"] = [
 
 weights = model_content()["weights"]
 other_network = {f"1.{name}": value for name, value in weights.items()}
-looks = light.describe(RGB, TRUTH)
+looks = light.describe([RGB], [TRUTH])
 hostile = {"format": segutils.MODEL_FORMAT, "weights": Payload()}
 
 

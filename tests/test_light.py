@@ -158,7 +158,7 @@ def test_changes_give_another_image_of_the_same_kind(scene, name):
 
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_constant_image_has_one_answer_away_from_its_edge(model, two_tone, value):
-    looks = light.describe(*two_tone)
+    looks = light.describe(*([part] for part in two_tone))
     rgb = np.full((300, 280, 3), value, np.uint8)
     adapted, its_light = light.adapt(model, looks, rgb)
     found = segutils.probabilities(adapted, rgb)
@@ -168,7 +168,7 @@ def test_a_constant_image_has_one_answer_away_from_its_edge(model, two_tone, val
 
 
 def test_pure_noise_has_an_answer_and_a_warning(model, two_tone):
-    looks = light.describe(*two_tone)
+    looks = light.describe(*([part] for part in two_tone))
     rgb = np.random.default_rng(0).integers(0, 256, (300, 280, 3), np.uint8)
     adapted, its_light = light.adapt(model, looks, rgb)
     found = segutils.probabilities(adapted, rgb)
