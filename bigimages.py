@@ -416,6 +416,10 @@ def _is_upright(path, max_pixels):
             return image.getexif().get(274, 1) == 1 and image.mode != "CMYK"
     except InputError:
         raise
+    except Image.DecompressionBombError as error:  # over twice Pillow's own limit
+        if max_pixels <= images.MAX_IMAGE_PIXELS:
+            raise InputError(f"{path}: more than {max_pixels:,} pixels") from error
+        return True
     except Exception:  # what damaged bytes raise is not bounded; told when it is read
         return True
 
