@@ -154,7 +154,7 @@ def _by_stem(folder):
     return found
 
 
-def read_rgb(path, max_pixels=MAX_IMAGE_PIXELS):
+def read_rgb(path, max_pixels=None):
     """Read an image of any of the known formats as 8-bit RGB.
 
     Grey becomes three equal channels, a palette its colours, CMYK its RGB; 16 bits are
@@ -165,8 +165,8 @@ def read_rgb(path, max_pixels=MAX_IMAGE_PIXELS):
     ----------
     path : str or Path
         A PNG, JPEG, TIFF, WebP or BMP file.
-    max_pixels : int
-        An image whose header says more is refused.
+    max_pixels : int, optional
+        An image whose header says more is refused; `MAX_IMAGE_PIXELS` unless given.
 
     Returns
     -------
@@ -346,14 +346,15 @@ def memory_told(path, pixel_bytes):
         ) from error
 
 
-def _open(path, max_pixels=MAX_IMAGE_PIXELS):
+def _open(path, max_pixels=None):
     """Open and decode an image, whole and upright; every failure is an InputError."""
     check_input(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd tags in a file that can be read
             with Image.open(path, formats=READ_FORMATS) as image:
-                check_pixels(path, image.height, image.width, max_pixels)
+                most = max_pixels or Image.MAX_IMAGE_PIXELS
+                check_pixels(path, image.height, image.width, most)
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 return image
