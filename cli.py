@@ -278,7 +278,8 @@ def run(main, *arguments):
     """
     if signal.getsignal(signal.SIGINT) is _end_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, _end_at_once):
+    before = signal.getsignal(signal.SIGTERM)
+    if before in (signal.SIG_DFL, _end_at_once):
         signal.signal(signal.SIGTERM, _raise_terminated)
     # Where the shell closed a stream, what is said goes nowhere.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
@@ -300,6 +301,9 @@ def run(main, *arguments):
         return _say_ended(signal.SIGINT)
     except Terminated:
         return _say_ended(signal.SIGTERM)
+    finally:
+        if before in (signal.SIG_DFL, _end_at_once):
+            signal.signal(signal.SIGTERM, before)
     return 2
 
 
@@ -359,7 +363,7 @@ def begin(first):
     # Until the command runs, they would end an import in a page of traceback.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end_at_once)
-    if signal.getsignal(signal.SIGTERM) is _raise_terminated:
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _end_at_once)
     return given[0]
 
