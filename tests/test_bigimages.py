@@ -163,7 +163,7 @@ def test_ordinary_images_need_no_library(model_file, monkeypatch):
 
 def test_too_many_pixels_are_refused_by_the_header(model_file, capsys):
     assert run("--max-pixels", 1000) == 2
-    assert "230x176 pixels, more than 1,000" in capsys.readouterr().err
+    assert "230x176: more than 1,000 pixels (--max-pixels)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
