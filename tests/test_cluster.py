@@ -20,6 +20,12 @@ import predict
 import segutils
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """Dask sets variables such as OMP_NUM_THREADS, which later tests are not to see."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+
+
 @pytest.fixture
 def small_blocks(monkeypatch):
     monkeypatch.setattr(cluster, "SIDE", 2 * bigimages.BAND)
