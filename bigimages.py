@@ -41,6 +41,7 @@ HELD = 32_000_000  # pixels: a smaller image is held in memory, whole
 MAX_PIXELS = images.MAX_IMAGE_PIXELS  # of an image, unless --max-pixels says more
 BAND = 244  # rows: what one row of tiles decides, so that no tile is computed twice
 NODATA = 255  # in a mask: the image shows nothing there
+GEO_KEYS = 34735  # the tag that makes a TIFF a GeoTIFF
 FETCHED = 16  # rows at once from pyvips, which holds many times as many
 BLOCK = 512  # pixels a side, of the blocks of a TIFF that is written
 HINT = "pip install -r requirements-big.txt"
@@ -337,6 +338,8 @@ def _by_parts(path, channels, max_pixels):
             return Raster(path, channels)
         if start in (b"II+\0", b"MM\0+") or channels:
             _require(path, "rasterio", "a BigTIFF or a choice of bands")
+        if _is_map(path):
+            _require(path, "rasterio", "a GeoTIFF, whose place would be lost,")
     elif channels:
         raise InputError(f"{path}: --bands goes with TIFF and Zarr only")
     is_stream = start == b"\x89PNG" or start[:3] == b"\xff\xd8\xff"
@@ -422,6 +425,13 @@ def _is_upright(path, max_pixels):
         return True
     except Exception:  # what damaged bytes raise is not bounded; told when it is read
         return True
+
+
+def _is_map(path):
+    """Tell whether a TIFF says where on the earth it is."""
+    with suppress(Exception), Image.open(path, formats=["TIFF"]) as image:
+        return GEO_KEYS in image.tag_v2
+    return False
 
 
 def is_zarr(path):

@@ -134,7 +134,7 @@ def test_bands_of_a_png_are_refused(model_file, capsys):
 
 
 @pytest.mark.parametrize(
-    ("what", "missing"), [("zarr", "zarr"), ("big.tif", "rasterio")]
+    ("what", "missing"), [("zarr", "zarr"), ("big", "rasterio"), ("map", "rasterio")]
 )
 def test_a_library_that_is_missing_is_asked_for(
     model_file, monkeypatch, capsys, what, missing
@@ -144,7 +144,8 @@ def test_a_library_that_is_missing_is_asked_for(
         name = "a.zarr"
     else:
         name = "a.tif"
-        write_tiff(name, np.zeros((9, 9, 3), np.uint8), BIGTIFF="YES")
+        more = {"BIGTIFF": "YES"} if what == "big" else PLACE
+        write_tiff(name, np.zeros((9, 9, 3), np.uint8), **more)
     monkeypatch.setattr(bigimages, "_has", lambda library: library != missing)
     assert run(name, "--output", "mask.png") == 2
     said = capsys.readouterr().err
