@@ -42,7 +42,7 @@ import train
 
 
 SEEDS = (0,)
-STEPS = 300
+STEPS = 200
 BLUR = 0.7  # pixels
 DATA = accuracy.ROOT / "data"
 
