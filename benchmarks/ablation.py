@@ -317,6 +317,14 @@ class Dropped(nn.BatchNorm2d):
         return F.dropout2d(super().forward(x), 0.1, self.training)
 
 
+class Grouped(nn.BatchNorm2d):
+    """Group normalisation, of four groups; a tile's own statistics, at prediction too."""
+
+    def forward(self, x):
+        """Normalise."""
+        return F.group_norm(x, 4, self.weight, self.bias)
+
+
 class Bilinear(segutils.FCNN):
     """The network with bilinear upsampling."""
 
@@ -415,7 +423,7 @@ VARIANTS = {
     },
     "Network": {
         "input of 0 to 1": [(segutils.Normalise, "fit", without_scaling)],
-        "group norm": [(nn, "BatchNorm2d", partial(nn.GroupNorm, 4)), *UNFOLDED],
+        "group norm": [(nn, "BatchNorm2d", Grouped), *UNFOLDED],
         "dropout of a tenth": [(nn, "BatchNorm2d", Dropped)],
         "bilinear upsampling": [(segutils, "FCNN", Bilinear), *UNFOLDED],
     },
