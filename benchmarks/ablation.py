@@ -318,7 +318,7 @@ class Dropped(nn.BatchNorm2d):
 
 
 class Grouped(nn.BatchNorm2d):
-    """Group normalisation, of four groups; a tile's own statistics, at prediction too."""
+    """Group normalisation in four groups: by a tile's own statistics."""
 
     def forward(self, x):
         """Normalise."""
