@@ -11,7 +11,7 @@ Contents
 --------
 In        Source, Held, Vips, Raster, Chunks, open_source, band_numbers, is_large,
           is_zarr
-Between   bands, Store, values, digest, identity
+Between   bands, Store, read_with_halo, block_values, digest, identity
 Out       write_mask, write_probabilities, write_overlay
 Before    forecast
 """
@@ -57,14 +57,16 @@ class Source:
     shape : tuple of int
         Height and width.
     place : dict or None
-        Where on the earth it is, and what it holds where it shows nothing: rasterio's
-        ``crs``, ``transform``, ``gcps`` and ``nodata``.
+        Where on the earth it is: rasterio's ``crs`` with its ``transform`` or ``gcps``.
     by_parts : bool
         Whether a part can be read without holding the whole.
+    in_any_order : bool
+        Whether the parts can be read in any order, by many at once.
     """
 
     place = None
     by_parts = True
+    in_any_order = False
 
     def whole(self):
         """Read all of the image: (H, W, 3) uint8."""
@@ -135,8 +137,8 @@ class Vips(Source):
 
     def _begin(self):
         pyvips = _pyvips()
-        # By read alone: pyvips would map all of the file into memory.
         pyvips.vips_lib.vips_error_clear()  # of what was said of another file
+        # By read alone: pyvips would map all of the file into memory.
         self.file = open(self.path, "rb")  # noqa: SIM115
         self.stream = pyvips.SourceCustom()
         self.stream.on_read(self.file.read)
@@ -177,6 +179,8 @@ class Vips(Source):
 class Raster(Source):
     """A TIFF of any kind: GeoTIFF, cloud-optimised, BigTIFF."""
 
+    in_any_order = True
+
     def __init__(self, path, channels=None):
         rasterio = _rasterio()
 
@@ -208,10 +212,9 @@ class Raster(Source):
             file.transform.is_identity
         ):
             return None
-        place = {"gcps": gcps, "crs": gcps_crs} if gcps else {"crs": file.crs}
-        if not gcps:
-            place["transform"] = file.transform
-        return {**place, "nodata": file.nodata}
+        if gcps:
+            return {"gcps": gcps, "crs": gcps_crs}
+        return {"crs": file.crs, "transform": file.transform}
 
     def read(self, block):
         """Read a part of the image; see `Source`."""
@@ -243,6 +246,8 @@ class Raster(Source):
 
 class Chunks(Source):
     """A Zarr array, channels first or last."""
+
+    in_any_order = True
 
     def __init__(self, path, channels=None):
         import zarr
@@ -332,9 +337,9 @@ def _by_parts(path, channels, max_pixels):
         return Chunks(path, channels)
     check_input(path)
     start = _first_bytes(path)
-    is_upright = _is_upright(path, max_pixels)
+    is_plain = _is_plain(path, max_pixels)
     if start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        if _has("rasterio") and is_upright and (channels or _is_usual(path)):
+        if _has("rasterio") and is_plain and (channels or _is_usual(path)):
             return Raster(path, channels)
         if start in (b"II+\0", b"MM\0+") or channels:
             _require(path, "rasterio", "a BigTIFF or a choice of bands")
@@ -343,7 +348,7 @@ def _by_parts(path, channels, max_pixels):
     elif channels:
         raise InputError(f"{path}: --bands goes with TIFF and Zarr only")
     is_stream = start == b"\x89PNG" or start[:3] == b"\xff\xd8\xff"
-    if is_stream and _has("pyvips") and is_upright:
+    if is_stream and _has("pyvips") and is_plain:
         return Vips(path)
     return None
 
@@ -408,7 +413,7 @@ def _first_bytes(path):
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _is_upright(path, max_pixels):
+def _is_plain(path, max_pixels):
     """Tell whether an image is stored as it is to be seen, in colours of its own.
 
     What Pillow makes of the header is asked first, since it is hardest to break.
@@ -550,10 +555,12 @@ class Store:
         with suppress(Exception):  # what a damaged one raises is not bounded
             self.array = zarr.open_array(self.folder, mode="r+")
             if dict(self.array.attrs) == key and not overwrite:
+                self.is_new = False
                 return
         for old in self.folder.iterdir():
             if old.name != "lock":
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
+        self.is_new = True
         self.array = zarr.create_array(
             self.folder,
             shape=shape,
@@ -576,7 +583,7 @@ class Store:
 
     def missing(self, blocks):
         """List the blocks that are not known yet; one that shows nothing never is."""
-        return [block for block in blocks if not self._knows(block)]
+        return [block for block in blocks if self.is_new or not self._knows(block)]
 
     def _knows(self, block):
         # A block may have been left half-way, between two rows of chunks.
@@ -600,10 +607,12 @@ class Store:
             Pixels that the network must see around a band.
         """
         missing = self.missing(self.blocks)
-        found = ahead(partial(_with_halo, source, halo), missing)
+        found = ahead(partial(read_with_halo, source, halo), missing)
         with self.progress(len(missing), "band") as bar:
             for block, seen in zip(missing, found, strict=True):
-                self.array[block.slices] = _values(network, self.array, *seen)
+                self.array[block.slices] = block_values(
+                    network, self.array.fill_value, *seen
+                )
                 bar.update()
 
     def counts(self):
@@ -617,41 +626,49 @@ class Store:
         self.lock.close()
 
 
-def _with_halo(source, halo, block):
-    """Read a block and the pixels around it; gives its place among them, too."""
-    around = block.grown(halo, source.shape)
-    return source.read(around), block.within(around)
-
-
-def _values(network, array, pixels, inside):
-    """Give a block's values, and the array's fill value where nothing is shown."""
-    values = network(np.ma.getdata(pixels))[inside]
-    values[np.ma.getmaskarray(pixels)[inside].any(-1)] = array.fill_value
-    return values
-
-
-def values(source, network, halo, block, array):
-    """Segment a block of an image.
+def read_with_halo(source, halo, block):
+    """Read a block of an image and the pixels around it.
 
     Parameters
     ----------
     source : Source
         The image.
-    network : callable
-        Gives the values of pixels, (h, w, 3) uint8.
     halo : int
-        Pixels that the network must see around the block.
+        Pixels around the block, where the image has them.
     block : Block
         Which part; it begins at even pixels.
-    array : zarr.Array
-        The store's array, which says what stands where the image shows nothing.
 
     Returns
     -------
-    ndarray, (h, w)
-        The block's values.
+    pixels : ndarray, (h, w, 3) uint8
+        What is read; a masked array where the image may show nothing in places.
+    inside : tuple of slice
+        Where the block is among them.
     """
-    return _values(network, array, *_with_halo(source, halo, block))
+    around = block.grown(halo, source.shape)
+    return source.read(around), block.within(around)
+
+
+def block_values(network, fill_value, pixels, inside):
+    """Segment a block.
+
+    Parameters
+    ----------
+    network : callable
+        Gives the values of pixels, (h, w, 3) uint8: ``segutils.segment``, say.
+    fill_value : number
+        What stands where the image shows nothing.
+    pixels, inside
+        The block, as `read_with_halo` gives it.
+
+    Returns
+    -------
+    ndarray, of the block's height and width
+        Its values.
+    """
+    values = network(np.ma.getdata(pixels))[inside]
+    values[np.ma.getmaskarray(pixels)[inside].any(-1)] = fill_value
+    return values
 
 
 def _lock(path, output):
@@ -804,7 +821,6 @@ def _write_tiff(
     """Write a tiled TIFF; of a map with its place, its colours and overviews."""
     rasterio = _rasterio()
 
-    where = {key: value for key, value in (place or {}).items() if key != "nodata"}
     options = {
         "driver": "GTiff",
         "width": shape[1],
@@ -823,7 +839,7 @@ def _write_tiff(
     size = channels * np.dtype(dtype).itemsize
     cache = 16 * 2**20 + 2 * BLOCK * shape[1] * size  # bytes, as in `Raster`
     with rasterio.Env(GDAL_CACHEMAX=cache):
-        with rasterio.open(path, "w", **options, **where) as file:
+        with rasterio.open(path, "w", **options, **(place or {})) as file:
             if table:
                 file.write_colormap(1, table)
             top = 0

@@ -7,7 +7,7 @@ a run that is started again goes on where the last one stopped.
 
 Contents
 --------
-The workers     connected, available
+The workers     connected
 A huge image    blocks, fill
 A folder        attempt_all
 """
@@ -79,22 +79,6 @@ def connected(workers, scheduler):
             cluster.close()
 
 
-def available(source):
-    """Tell whether an image can be shared out: whether any part can be read alone.
-
-    Parameters
-    ----------
-    source : bigimages.Source
-        The image.
-
-    Returns
-    -------
-    bool
-        It can; a PNG or JPEG cannot.
-    """
-    return isinstance(source, (bigimages.Raster, bigimages.Chunks))
-
-
 # ------------------------------------------------------------------ a huge image
 
 
@@ -155,7 +139,8 @@ def _segment_block(folder, image, channels, network, halo, block):
     torch.set_num_threads(1)  # a worker a core
     source = _opened(image, channels and tuple(channels))
     array = zarr.open_array(folder, mode="r+")
-    array[block.slices] = bigimages.values(source, network, halo, block, array)
+    seen = bigimages.read_with_halo(source, halo, block)
+    array[block.slices] = bigimages.block_values(network, array.fill_value, *seen)
 
 
 @lru_cache(maxsize=1)

@@ -201,7 +201,7 @@ def predict_by_bands(args, client, model, looks, precision, picture):
     key = {**made_with(args), "image": bigimages.identity(name), "device": device}
     network = segutils.margins if margins else segutils.segment
     network = partial(network, adapted, precision=precision)
-    shared = client is not None and cluster.available(source)
+    shared = client is not None and source.in_any_order
     width = cluster.SIDE if shared else source.shape[1]
     store = bigimages.Store(output, key, source.shape, margins, width, args.overwrite)
     if shared:
