@@ -555,12 +555,10 @@ class Store:
         with suppress(Exception):  # what a damaged one raises is not bounded
             self.array = zarr.open_array(self.folder, mode="r+")
             if dict(self.array.attrs) == key and not overwrite:
-                self.is_new = False
                 return
         for old in self.folder.iterdir():
             if old.name != "lock":
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
-        self.is_new = True
         self.array = zarr.create_array(
             self.folder,
             shape=shape,
@@ -583,7 +581,7 @@ class Store:
 
     def missing(self, blocks):
         """List the blocks that are not known yet; one that shows nothing never is."""
-        return [block for block in blocks if self.is_new or not self._knows(block)]
+        return [block for block in blocks if not self._knows(block)]
 
     def _knows(self, block):
         # A block may have been left half-way, between two rows of chunks.

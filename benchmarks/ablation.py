@@ -289,7 +289,7 @@ def averaged_weights(model, scenes, *plan, share=0.7, learn=train.train, **kept)
 class Unfolded:
     """A network of other layers, for prediction."""
 
-    def __init__(self, model, precision):
+    def __init__(self, model, precision=torch.float32):
         self.model = model
 
     def __call__(self, rgb):
