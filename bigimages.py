@@ -10,7 +10,7 @@ that a run that was killed goes on where it stopped.
 Contents
 --------
 In        Source, Held, Vips, Raster, Chunks, open_source, band_numbers, is_large,
-          is_zarr
+          is_zarr, is_zarr_name, check_zarr
 Between   bands, Store, read_with_halo, block_values, digest, identity
 Out       write_mask, write_probabilities, write_overlay
 Before    forecast
@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 
 import figures
 import images
-from cli import InputError, ahead, check_input, whole_file
+from cli import InputError, ahead, check_input, whole_file, whole_folder
 from images import Block
 
 
@@ -44,6 +44,8 @@ NODATA = 255  # in a mask: the image shows nothing there
 GEO_KEYS = 34735  # the tag that makes a TIFF a GeoTIFF
 FETCHED = 16  # rows at once from pyvips, which holds many times as many
 BLOCK = 512  # pixels a side, of the blocks of a TIFF that is written
+CHUNK = BAND, 4 * BAND  # rows and columns of the chunks of a Zarr array that is written
+ZARR = ".zarr"  # how the name of a Zarr array that is written ends
 HINT = "pip install -r requirements-big.txt"
 
 # ------------------------------------------------------------------ in
@@ -456,6 +458,45 @@ def is_zarr(path):
     return any(os.path.isfile(os.path.join(path, name)) for name in names)
 
 
+def is_zarr_name(path):
+    """Tell whether a file that is to be written is to be a Zarr array.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    bool
+        Its name ends in `ZARR`.
+    """
+    return str(path).endswith(ZARR)
+
+
+def check_zarr(path, inputs):
+    """Refuse a Zarr array that could not be written.
+
+    Parameters
+    ----------
+    path : str or Path
+        The array.
+    inputs : sequence of str
+        The images that are to be read.
+
+    Raises
+    ------
+    InputError
+        There is a folder of that name which is no Zarr array, it is one of the inputs,
+        or zarr is not installed.
+    """
+    _require(path, "zarr", "a Zarr array")
+    if os.path.lexists(path) and not is_zarr(path):
+        raise InputError(f"{path}: is no Zarr array (give another name)")
+    if os.path.realpath(path) in map(os.path.realpath, inputs):
+        raise InputError(f"{path}: would overwrite an input or another output")
+
+
 def _rasterio():
     """Import rasterio, which is not to warn of images that are no maps."""
     import rasterio
@@ -721,14 +762,14 @@ def identity(path):
 def write_mask(path, store, colours, place):
     """Draw a mask, by bands of rows.
 
-    Beside a map, as a GeoTIFF, it holds the classes 0 and 1, `NODATA` and the colours;
-    in any other file it is drawn in the two colours, as `images.write_mask` does, and
-    between the two where the image shows nothing.
+    Of a map, as a GeoTIFF, it holds the classes 0 and 1, `NODATA` and the colours, and
+    so does a Zarr array; in any other file it is drawn in the two colours, as
+    `images.write_mask` does, and between the two where the image shows nothing.
 
     Parameters
     ----------
     path : str or Path
-        A file ending in one of `images.WRITE_SUFFIXES`.
+        A file ending in one of `images.WRITE_SUFFIXES`, or in `ZARR`.
     store : Store
         What is known of the image.
     colours : sequence of two (red, green, blue)
@@ -737,6 +778,10 @@ def write_mask(path, store, colours, place):
         Where the image is, from `Source`.
     """
     masks = (store.mask(block) for block in store.blocks)
+    if is_zarr_name(path):
+        facts = {"colours": colours, "nodata": NODATA, **_plain(place)}
+        _write_zarr(path, masks, store.array.shape, facts)
+        return
     if place and _is_tiff(path):
         table = {0: (*colours[0], 255), 1: (*colours[1], 255), NODATA: (0, 0, 0, 0)}
         _write(path, masks, store, place=place, nodata=NODATA, table=table)
@@ -789,6 +834,31 @@ def write_overlay(path, source, store):
 
     rows = (drawn(block) for block in store.blocks)
     _write(path, rows, store, place=source.place)
+
+
+def _plain(place):
+    """Say in plain values where an image is, for the attributes of a Zarr array."""
+    if not place or not place["crs"]:
+        return {}
+    crs = place["crs"].to_wkt()
+    if "gcps" in place:
+        return {"crs": crs, "gcps": [point.asdict() for point in place["gcps"]]}
+    return {"crs": crs, "transform": list(place["transform"])[:6]}
+
+
+def _write_zarr(path, rows, shape, attributes):
+    """Write bands of rows, (h, W) uint8, one after the other."""
+    import zarr
+
+    chunks = tuple(min(pair) for pair in zip(CHUNK, shape, strict=True))
+    with whole_folder(path) as temporary:
+        array = zarr.create_array(
+            temporary, shape=shape, chunks=chunks, dtype="uint8", attributes=attributes
+        )
+        top = 0
+        for values in rows:
+            array[top : top + len(values)] = values
+            top += len(values)
 
 
 def _is_tiff(path):

@@ -6,6 +6,7 @@ The other modules build on this one; it imports nothing but Python's own library
 import argparse
 import os
 import secrets
+import shutil
 import signal
 import stat
 import sys
@@ -81,9 +82,48 @@ def whole_file(path):
 
 
 @contextmanager
+def whole_folder(path):
+    """Write a folder, such as a Zarr array, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder. It is replaced when the block ends well; for an instant there is
+        none of its name then.
+
+    Yields
+    ------
+    Path
+        A new folder beside `path` to write to.
+
+    Raises
+    ------
+    InputError
+        It cannot be written, or the disk is full.
+    """
+    target = Path(os.path.realpath(path))
+    new, old = _hidden_name(target), _hidden_name(target)
+    try:
+        new.mkdir()
+        yield new
+        with suppress(FileNotFoundError):
+            os.rename(target, old)
+        os.rename(new, target)
+    except OSError as error:
+        raise _cannot_be_written(path, error) from error
+    finally:
+        for folder in (new, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hidden_name(path):
+    return path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+
+
+@contextmanager
 def _new_file_beside(path):
     # tempfile would make it readable by its owner alone.
-    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    temporary = _hidden_name(path)
     try:
         temporary.touch(exist_ok=False)
         yield temporary
@@ -161,8 +201,9 @@ def _check_writable(path):
         with suppress(FileNotFoundError):
             mode = os.stat(path).st_mode
             if stat.S_ISDIR(mode):
-                raise InputError(f"{path}: is a folder (give a file name)")
-            if not stat.S_ISREG(mode):
+                if path.suffix != ".zarr":
+                    raise InputError(f"{path}: is a folder (give a file name)")
+            elif not stat.S_ISREG(mode):
                 raise InputError(f"{path}: is no ordinary file")
         # Asking the permissions is not enough: a read-only disk answers yes.
         with _new_file_beside(Path(os.path.realpath(path))):

@@ -13,6 +13,7 @@ A folder        attempt_all
 """
 
 import importlib.util
+import logging
 import sys
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -60,6 +61,8 @@ def connected(workers, scheduler):
         raise InputError(f"--workers, --scheduler: need dask ({HINT})")
     from distributed import Client, LocalCluster
 
+    # Its own words on a lost scheduler are a traceback; `_told` has one line for it.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         if scheduler:
             client = Client(scheduler, timeout=PATIENCE)
@@ -77,6 +80,35 @@ def connected(workers, scheduler):
         client.close()
         if not scheduler:
             cluster.close()
+
+
+@contextmanager
+def _told(client):
+    """Turn what may happen to a cluster into one line."""
+    from distributed import KilledWorker
+    from distributed.client import FutureCancelledError
+    from distributed.comm import CommClosedError
+
+    address = client.scheduler.address
+    try:
+        yield
+    except (FutureCancelledError, CommClosedError) as error:
+        raise InputError(
+            f"--scheduler {address}: was lost (start it and its workers, and this "
+            "command again: it goes on)"
+        ) from error
+    except KilledWorker as error:
+        raise InputError(
+            f"--scheduler {address}: workers died over one piece of work, one after "
+            "the other (is their memory too small?)"
+        ) from error
+    except (ImportError, RuntimeError) as error:
+        if not isinstance(error, ImportError) and "deserialization" not in str(error):
+            raise
+        raise InputError(
+            f"--scheduler {address}: cannot import this project (start it and its "
+            "workers with PYTHONPATH set to the project's folder)"
+        ) from error
 
 
 # ------------------------------------------------------------------ a huge image
@@ -124,8 +156,8 @@ def fill(client, store, image, channels, network, halo):
 
     missing = store.missing(blocks(store.array.shape))
     segment = partial(_segment_block, str(store.folder), image, channels, network, halo)
-    futures = client.map(segment, missing, retries=RETRIES, pure=False)
-    with store.progress(len(futures), "block") as bar:
+    with _told(client), store.progress(len(missing), "block") as bar:
+        futures = client.map(segment, missing, retries=RETRIES, pure=False)
         for future in as_completed(futures):
             future.result()
             bar.update()
@@ -169,8 +201,9 @@ def attempt_all(client, args, jobs):
         For each job in turn what `predict.predict_file` gives, or its error.
     """
     segment = partial(_predict_file, args)
-    for future in client.map(segment, jobs, retries=RETRIES, pure=False):
-        yield future.result()
+    with _told(client):
+        for future in client.map(segment, jobs, retries=RETRIES, pure=False):
+            yield future.result()
 
 
 def _predict_file(args, job):

@@ -6,8 +6,10 @@ In     expand
 Done   Journal
 """
 
+import glob
 import json
 import os
+from itertools import takewhile
 from pathlib import Path
 
 import images
@@ -24,7 +26,8 @@ def expand(names):
     Parameters
     ----------
     names : sequence of str
-        Files and folders.
+        Files, folders, and patterns such as ``photos/**/*.jpg``, which a shell may have
+        left as they are.
 
     Returns
     -------
@@ -34,19 +37,28 @@ def expand(names):
     Raises
     ------
     InputError
-        A folder holds no images.
+        A folder holds no images, or a pattern matches none.
     """
     found = []
     for name in names:
-        if not os.path.isdir(name) or is_zarr(name):
+        if _is_pattern(name) and not os.path.lexists(name):
+            fixed = takewhile(lambda part: not _is_pattern(part), Path(name).parts)
+            folder, inside = Path(*fixed), glob.glob(name, recursive=True)
+        elif not os.path.isdir(name) or is_zarr(name):
             found.append((name, Path(Path(name).name)))
             continue
-        inside = [p for p in sorted(Path(name).rglob("*")) if _is_image(p)]
+        else:
+            folder, inside = Path(name), Path(name).rglob("*")
+        inside = [path for path in sorted(map(Path, inside)) if _is_image(path)]
         if not inside:
             known = ", ".join(images.READ_SUFFIXES)
             raise InputError(f"{name}: holds no images ({known})")
-        found += [(str(path), path.relative_to(name)) for path in inside]
+        found += [(str(path), path.relative_to(folder)) for path in inside]
     return found
+
+
+def _is_pattern(name):
+    return any(character in name for character in "*?[")
 
 
 def _is_image(path):

@@ -7,6 +7,8 @@ python predict.py new.png --output new_mask.png --overlay new_overlay.jpg
     one image
 python predict.py photos/ --output masks/
     all images of a folder: photos/2026/a.jpg -> masks/2026/a.png
+python predict.py --verify new.png
+    writes nothing, and tells whether this machine computes as it should
 """
 
 import argparse
@@ -38,7 +40,7 @@ def parse_args(argv=None):
     image = "images of any size, or folders of them (data/rgb.png)"
     option("images", ["data/rgb.png"], image, nargs="*", metavar="IMAGE")
     option("--model", "model.pt", "made by train.py (%(default)s)", metavar="FILE")
-    mask = "mask to write: .jpg, .png, .tif, or a folder (%(default)s)"
+    mask = "mask to write: .jpg, .png, .tif, .zarr or a folder (%(default)s)"
     option("--output", "predictions.jpg", mask, metavar="PATH")
     option("--gt", None, "the ground truth: print the scores", metavar="IMAGE")
     option("--overlay", None, "draw the mask on the image here", metavar="FILE")
@@ -56,7 +58,14 @@ def parse_args(argv=None):
     option("--scheduler", None, "of a Dask cluster, to share it", metavar="ADDRESS")
     afresh = "do what is done, or half done, once more"
     parser.add_argument("--overwrite", action="store_true", help=afresh)
+    check = "write nothing; check this machine on a part of the image"
+    option("--verify", None, check, metavar="IMAGE")
     return parser.parse_args(argv)
+
+
+def is_folder(output):
+    """Tell whether an output is a folder of masks; a Zarr array is one mask."""
+    return Path(output).is_dir() and not bigimages.is_zarr_name(output)
 
 
 def plan(args):
@@ -66,7 +75,7 @@ def plan(args):
     if "" in (*args.images, args.output, args.gt, args.overlay, args.probabilities):
         raise cli.InputError("an empty name is no file's (leave the option out)")
     found = folders.expand(args.images)  # of (image, its place in its folder)
-    if Path(args.output).is_dir():
+    if is_folder(args.output):
         masks = [Path(args.output, place).with_suffix(".png") for _, place in found]
     elif len(found) == 1 and Path(args.output).suffix:
         masks = [Path(args.output)]
@@ -77,7 +86,7 @@ def plan(args):
             raise cli.InputError(
                 f"--{option} {getattr(args, option)}: goes with one image only"
             )
-    outputs = [(mask, images.WRITE_SUFFIXES) for mask in masks]
+    outputs = [(m, (*images.WRITE_SUFFIXES, bigimages.ZARR)) for m in masks]
     if args.overlay:
         outputs.append((args.overlay, images.WRITE_SUFFIXES))
     if args.probabilities:
@@ -85,6 +94,8 @@ def plan(args):
     for mask in masks:
         if Path(args.output) in mask.parents:  # of a folder's tree
             mask.parent.mkdir(parents=True, exist_ok=True)
+    if bigimages.is_zarr_name(args.output):
+        bigimages.check_zarr(args.output, args.images)
     files = [image for image, _ in found if not bigimages.is_zarr(image)]
     cli.check_files([*files, args.model, *filter(None, [args.gt])], outputs)
     return [(image, mask) for (image, _), mask in zip(found, masks, strict=True)]
@@ -110,7 +121,8 @@ def read(args, job, whole=False):
     name, output = job
     with images.memory_told(name, pixel_bytes(args)):
         source = bigimages.open_source(name, args.bands, args.max_pixels)
-        rgb = source.whole() if whole or not bigimages.is_large(source) else None
+        by_bands = bigimages.is_large(source) or bigimages.is_zarr_name(output)
+        rgb = None if by_bands and not whole else source.whole()
         truth = images.read_truth(args.gt)[0] if args.gt else None
     if args.gt:
         images.check_same_size(name, source.shape, args.gt, truth.shape)
@@ -138,9 +150,12 @@ class Work(NamedTuple):
 def begin(argv=None):
     """Read the command line, and begin to read the images in another thread."""
     args = parse_args(argv)
+    if args.verify:
+        cli.check_files([args.verify, args.model], [])
+        return Work(args, [(args.verify, None)], True, iter(()), None)
     jobs, journal = plan(args), None
     is_one = len(jobs) == 1
-    if Path(args.output).is_dir():
+    if is_folder(args.output):
         journal = folders.Journal(args.output, made_with(args))
         left = [job for job in jobs if args.overwrite or not journal.is_done(*job)]
         if len(left) < len(jobs):
@@ -156,6 +171,7 @@ if __name__ == "__main__":
 import light
 import metrics
 import segutils
+import verify
 
 
 class Prediction(NamedTuple):
@@ -320,9 +336,26 @@ def report_all(jobs, is_one, outcomes, journal):
     return 1 if failed else 0
 
 
+def check_machine(args):
+    """Tell whether this machine computes as it should; gives the exit code."""
+    device = segutils.choose_device(args.device)
+    model, content = segutils.load_model(args.model, device)
+    precision = segutils.choose_precision(args.precision, model)
+    source = bigimages.open_source(args.verify, args.bands, args.max_pixels)
+    rgb = np.ma.getdata(source.read(verify.middle(source.shape)))
+    adapted, _ = light.adapt(model, content["looks"], rgb)
+    found = verify.compare(adapted, rgb, precision)
+    shape = rgb.shape[:2]
+    text, is_well = verify.report(args.verify, shape, device, precision, found)
+    print(text)
+    return 0 if is_well else 1
+
+
 def finish(work):
     """Segment the pictures, write and report what is found; give the exit code."""
     args, jobs, is_one, pictures, journal = work
+    if args.verify:
+        return check_machine(args)
     with cluster.connected(args.workers, args.scheduler) as client:
         if client is not None and not is_one:
             outcomes = cluster.attempt_all(client, args, jobs)

@@ -393,24 +393,27 @@ class Tile(NamedTuple):
         return tuple(slice(s.core_start, s.core_stop) for s in self)
 
 
-def spans(length):
+def spans(length, side=MAX_SIDE):
     """Cover a length with overlapping spans of at most 256 pixels.
 
     Parameters
     ----------
     length : int
         Rows or columns of the image, at least 1.
+    side : int
+        Pixels of a span, even and more than two halos.
 
     Returns
     -------
     list of Span
         Their cores follow each other without a gap and cover ``0:length``. Starts and
         stops are even; the last stop is one past `length` where that is odd. Every span
-        is 256 long unless the image is shorter: the last one is moved inwards instead
-        of padded, so that only the image's own edges are zero-padded by the layers.
+        is `side` long unless the image is shorter: the last one is moved inwards
+        instead of padded, so that only the image's own edges are zero-padded by the
+        layers.
     """
     even = length + length % 2
-    side = min(MAX_SIDE, even)
+    side = min(side, MAX_SIDE, even)
     found = []
     core_start = 0
     while core_start < length:
@@ -422,13 +425,15 @@ def spans(length):
     return found
 
 
-def tiles(height, width):
+def tiles(height, width, side=MAX_SIDE):
     """Cut an image into tiles that the network may see.
 
     Parameters
     ----------
     height, width : int
         The image's size in pixels.
+    side : int
+        The tiles' rows and columns, even and more than two halos.
 
     Returns
     -------
@@ -442,7 +447,7 @@ def tiles(height, width):
     """
     if height < 1 or width < 1:
         raise ValueError(f"an image of {height}x{width} pixels has no tiles")
-    return [Tile(*pair) for pair in product(spans(height), spans(width))]
+    return [Tile(*pair) for pair in product(spans(height, side), spans(width, side))]
 
 
 # ------------------------------------------------------------------ prediction

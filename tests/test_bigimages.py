@@ -371,3 +371,39 @@ def test_a_forecast_is_told_and_too_little_memory_refused(
     monkeypatch.setattr(bigimages, "_free_memory", lambda: 1e8)
     assert run("--output", "mask.png") == 2
     assert "need 0.5 GB of memory, and 0.1 are free" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ Zarr
+
+
+def test_a_mask_can_be_a_zarr_array(model_file, scene):
+    Image.fromarray(scene[0]).save("a.png")
+    assert run("a.png", "--output", "mask.png") == 0
+    for _ in range(2):  # once more, over the first
+        assert run("a.png", "--output", "mask.zarr") == 0
+        array = zarr.open_array("mask.zarr", mode="r")
+        np.testing.assert_array_equal(array[:], images.read_truth("mask.png")[0])
+    assert array.attrs["colours"] == [[10, 20, 30], [250, 240, 0]]
+    names = {path.name for path in Path().iterdir()}
+    assert names == {"a.png", "data", "mask.png", "mask.zarr", "model.pt"}
+
+
+def test_a_maps_zarr_array_knows_its_place(model_file, scene):
+    write_tiff("map.tif", scene[0], **PLACE, nodata=0)
+    assert run("map.tif", "--output", "mask.zarr", "--probabilities", "p.tif") == 0
+    facts = zarr.open_array("mask.zarr", mode="r").attrs
+    assert rasterio.crs.CRS.from_wkt(facts["crs"]).to_epsg() == 32633
+    assert facts["transform"] == [0.5, 0, 5e5, 0, -0.5, 5e6]
+    assert facts["nodata"] == bigimages.NODATA
+
+
+def test_what_is_no_zarr_array_is_not_overwritten(model_file, scene, capsys):
+    Path("notes.zarr").mkdir()
+    Path("notes.zarr/mine.txt").write_text("mine")
+    zarr.create_array("a.zarr", data=scene[0])
+    assert run("a.zarr", "--output", "notes.zarr") == 2
+    assert "notes.zarr: is no Zarr array" in capsys.readouterr().err
+    assert run("a.zarr", "--output", "a.zarr") == 2
+    assert "a.zarr: would overwrite an input" in capsys.readouterr().err
+    assert Path("notes.zarr/mine.txt").read_text() == "mine"
+    np.testing.assert_array_equal(zarr.open_array("a.zarr", mode="r")[:], scene[0])

@@ -42,6 +42,20 @@ def test_whole_file_writes_what_a_link_points_to(tmp_path):
     assert os.listdir(tmp_path / "far") == ["real.png"]
 
 
+def test_whole_folder_replaces_at_the_end_only(tmp_path):
+    target = tmp_path / "out.zarr"
+    for content in ("first", "second"):
+        with cli.whole_folder(target) as temporary:
+            (temporary / content).write_text(content)
+            assert not (target / content).exists()
+        assert [path.name for path in target.iterdir()] == [content]
+    with pytest.raises(RuntimeError), cli.whole_folder(target) as temporary:
+        (temporary / "third").write_text("third")
+        raise RuntimeError
+    assert [path.name for path in target.iterdir()] == ["second"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
+
+
 def test_whole_file_has_ordinary_permissions(tmp_path):
     (tmp_path / "plain").touch()
     with cli.whole_file(tmp_path / "whole"):

@@ -1,9 +1,13 @@
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -94,6 +98,76 @@ def test_workers_share_a_folder(model_file, scene, capsys):
         assert Path("two", place).read_bytes() == mask
     assert run("photos", "--output", "two", "--workers", 2) == 1
     assert "4 of 5 images are done already" in capsys.readouterr().out
+
+
+def start(kind, path, *options):
+    """Start a part of a cluster as the README does, with PYTHONPATH as `path`."""
+    command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *options]
+    facts = ["--scheduler-file", "scheduler.json", "--no-dashboard"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = {**os.environ, "PYTHONPATH": str(path)}
+    return subprocess.Popen([*command, *facts], env=environment, **quiet)
+
+
+@pytest.fixture
+def start_cluster(folder):
+    """Give a function that starts a scheduler with one worker."""
+    begun = []
+
+    def started(path):
+        Path("scheduler.json").unlink(missing_ok=True)
+        begun.append(start("scheduler", path, "--host", "127.0.0.1", "--port", "0"))
+        while not Path("scheduler.json").exists():
+            time.sleep(0.05)
+        address = json.loads(Path("scheduler.json").read_text())["address"]
+        begun.append(start("worker", path, "--nworkers", "1", "--nthreads", "1"))
+        return begun[-2], address
+
+    yield started
+    for process in begun:
+        process.terminate()
+        process.wait()
+
+
+def test_a_run_whose_scheduler_is_lost_goes_on(
+    model_file, small_blocks, start_cluster, capsys
+):
+    rgb = np.tile(np.asarray(Image.open(ROOT / "data/rgb.png")), (2, 2, 1))
+    zarr.create_array("a.zarr", data=rgb, chunks=(512, 512, 3))
+    assert run("a.zarr", "--output", "one.png") == 0
+    process, address = start_cluster(ROOT)
+
+    def kill_when_some_is_known():
+        while not list(Path(".two.png.part").glob("c/*/*")):
+            time.sleep(0.01)
+        process.kill()
+
+    killer = threading.Thread(target=kill_when_some_is_known)
+    killer.start()
+    assert run("a.zarr", "--output", "two.png", "--scheduler", address) == 2
+    killer.join()
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith(f"error: --scheduler {address}: was lost")
+    known = {path: path.stat().st_mtime_ns for path in Path().glob(".two.*/c/*/*")}
+    assert known and not Path("two.png").exists()
+
+    _, address = start_cluster(ROOT)
+    blocks = []
+    kept = bigimages.Store.missing
+    with mock.patch.object(
+        bigimages.Store, "missing", lambda *a: blocks.extend(kept(*a)) or blocks
+    ):
+        assert run("a.zarr", "--output", "two.png", "--scheduler", address) == 0
+    assert len(blocks) < len(cluster.blocks(rgb.shape[:2]))
+    assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
+
+
+def test_a_cluster_without_the_project_is_told(model_file, start_cluster, capsys):
+    zarr.create_array("a.zarr", data=np.zeros((600, 60000, 3), np.uint8))
+    _, address = start_cluster("/")
+    assert run("a.zarr", "--output", "a.png", "--scheduler", address) == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert "cannot import this project" in last
 
 
 @pytest.mark.parametrize(

@@ -133,3 +133,28 @@ def test_a_folder_without_images_is_told(photos, capsys):
 def test_the_readme_names_the_exit_codes():
     readme = (ROOT / "README.md").read_text()
     assert "1 when some of many images could not be used" in readme
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("photos/*.png", ["a.png"]),
+        ("photos/**/*.jpg", ["deep/b.png"]),
+        ("photos/[ad]*", ["a.png", "d.png"]),
+        ("ph*/deep/*", ["photos/deep/b.png"]),
+    ],
+)
+def test_a_pattern_that_the_shell_left_is_taken(photos, pattern, expected):
+    assert cli.run(lambda: predict.main([pattern, "--output", "masks"])) == 0
+    assert sorted(masks()) == [f"masks/{name}" for name in expected]
+
+
+def test_a_pattern_without_images_is_told(photos, capsys):
+    assert cli.run(lambda: predict.main(["photos/*.xyz", "--output", "masks"])) == 2
+    assert "error: photos/*.xyz: holds no images" in capsys.readouterr().err
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(photos):
+    Path("photos/a.png").rename("a[1].png")
+    assert cli.run(lambda: predict.main(["a[1].png", "--output", "masks"])) == 0
+    assert list(masks()) == ["masks/a[1].png"]
