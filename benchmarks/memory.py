@@ -58,11 +58,12 @@ def make_image(path, side):
     bigimages._write(path, rows, store, **more)
 
 
-def measure(path):
+def measure(path, options=()):
     """Predict an image by the command; give its seconds and its peak memory in MiB."""
     mask = path.with_name("mask.tif" if path.suffix == ".tif" else "mask.png")
     command = [sys.executable, ROOT / "predict.py", path, "--output", mask]
-    line = [sys.executable, "-c", MEASURE, *command, "--model", ROOT / "model.pt"]
+    command += ["--model", ROOT / "model.pt", *options]
+    line = [sys.executable, "-c", MEASURE, *command]
     done = subprocess.run(line, check=True, capture_output=True, text=True)
     return tuple(map(float, done.stdout.split()))
 
