@@ -8,17 +8,18 @@ Done   Journal
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import images
 from bigimages import digest, identity, is_zarr
-from cli import InputError
+from cli import InputError, PathLike
 
 
 JOURNAL = ".predictions.jsonl"  # in the folder of the masks
 
 
-def expand(names):
+def expand(names: Iterable[str]) -> list[tuple[str, Path]]:
     """List the images that are named, those in folders and below them too.
 
     Parameters
@@ -49,7 +50,7 @@ def expand(names):
     return found
 
 
-def _is_image(path):
+def _is_image(path: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.parts if part not in (".", ".."))
     return path.suffix.lower() in images.READ_SUFFIXES and path.is_file() and not hidden
 
@@ -67,10 +68,10 @@ class Journal:
         What the masks depend on beside their images, in plain values.
     """
 
-    def __init__(self, folder, key):
+    def __init__(self, folder: PathLike, key: Mapping[str, object]) -> None:
         self.path = Path(folder, JOURNAL)
         self.key = key
-        self.known = {}
+        self.known: dict[str, dict[str, object]] = {}
         if self.path.exists():
             for line in self.path.read_text().splitlines():
                 try:
@@ -79,11 +80,11 @@ class Journal:
                 except (ValueError, TypeError, KeyError):  # cut off where a run died
                     continue
 
-    def _entry(self, image, mask):
+    def _entry(self, image: PathLike, mask: PathLike) -> dict[str, object]:
         made_of = digest([identity(image), self.key])
         return {"mask": str(mask), "made_of": made_of, "is": identity(mask)}
 
-    def is_done(self, image, mask):
+    def is_done(self, image: PathLike, mask: PathLike) -> bool:
         """Tell whether a mask stands as it was written, for this image and key.
 
         Parameters
@@ -103,7 +104,7 @@ class Journal:
             and known == self._entry(image, mask)
         )
 
-    def add(self, image, mask):
+    def add(self, image: PathLike, mask: PathLike) -> None:
         """Note that a mask is done.
 
         Parameters
