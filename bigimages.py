@@ -22,10 +22,13 @@ import json
 import os
 import shutil
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 from PIL import Image
@@ -33,8 +36,12 @@ from tqdm.auto import tqdm
 
 import figures
 import images
-from cli import InputError, ahead, check_input, whole_file, whole_folder
-from images import Block
+from cli import InputError, PathLike, ahead, check_input, whole_file, whole_folder
+from images import Block, Colours
+
+
+if TYPE_CHECKING:
+    from segutils import Piece, Tile
 
 
 HELD = 32_000_000  # pixels: a smaller image is held in memory, whole
@@ -47,6 +54,9 @@ BLOCK = 512  # pixels a side, of the blocks of a TIFF that is written
 CHUNK = BAND, 4 * BAND  # rows and columns of the chunks of a Zarr array that is written
 ZARR = ".zarr"  # how the name of a Zarr array that is written ends
 HINT = "pip install -r requirements-big.txt"
+
+Place = dict[str, Any]  # rasterio's options, from `Source`
+Network = Callable[[np.ndarray], np.ndarray]  # from (h, w, 3) uint8 to (h, w)
 
 # ------------------------------------------------------------------ in
 
@@ -66,15 +76,16 @@ class Source:
         Whether the parts can be read in any order, by many at once.
     """
 
-    place = None
+    shape: tuple[int, int]
+    place: Place | None = None
     by_parts = True
     in_any_order = False
 
-    def whole(self):
+    def whole(self) -> np.ndarray:
         """Read all of the image: (H, W, 3) uint8."""
         return np.ma.getdata(self.read(Block(0, 0, *self.shape)))
 
-    def cut(self, tiles):
+    def cut(self, tiles: Iterable["Tile"]) -> list["Piece"]:
         """Read tiles of the image, from its top to its bottom.
 
         Parameters
@@ -94,7 +105,7 @@ class Source:
             found.append((tile, self.read(block).copy()))
         return found
 
-    def read(self, block):
+    def read(self, block: Block) -> np.ndarray:
         """Read a part of the image.
 
         Parameters
@@ -120,11 +131,11 @@ class Held(Source):
 
     by_parts = False
 
-    def __init__(self, rgb):
+    def __init__(self, rgb: np.ndarray) -> None:
         self.rgb = rgb
         self.shape = rgb.shape[:2]
 
-    def read(self, block):
+    def read(self, block: Block) -> np.ndarray:
         """Read a part of the image; see `Source`."""
         return self.rgb[block.slices]
 
@@ -132,12 +143,12 @@ class Held(Source):
 class Vips(Source):
     """A PNG or JPEG, which can be decoded from its top to its bottom only."""
 
-    def __init__(self, path):
+    def __init__(self, path: PathLike) -> None:
         self.path = path
         self._begin()
         self.shape = self.image.height, self.image.width
 
-    def _begin(self):
+    def _begin(self) -> None:
         pyvips = _pyvips()
         pyvips.vips_lib.vips_error_clear()  # of what was said of another file
         # By read alone: pyvips would map all of the file into memory.
@@ -157,7 +168,7 @@ class Vips(Source):
         self.image, self.region = image, pyvips.Region.new(image)
         self.top, self.rows = 0, np.empty((0, image.width, 3), np.uint8)
 
-    def read(self, block):
+    def read(self, block: Block) -> np.ndarray:
         """Read a part of the image; see `Source`."""
         pyvips = _pyvips()
 
@@ -183,7 +194,7 @@ class Raster(Source):
 
     in_any_order = True
 
-    def __init__(self, path, channels=None):
+    def __init__(self, path: PathLike, channels: Sequence[int] | None = None) -> None:
         rasterio = _rasterio()
 
         self.path = path
@@ -202,13 +213,13 @@ class Raster(Source):
         self.palette = self._palette()
         self.place = self._place()
 
-    def _palette(self):
+    def _palette(self) -> np.ndarray | None:
         if self.channels != (1, 1, 1) or self.file.colorinterp[0].name != "palette":
             return None
         found = self.file.colormap(1)
         return np.array([found[i][:3] for i in range(256)], np.uint8)
 
-    def _place(self):
+    def _place(self) -> Place | None:
         file, (gcps, gcps_crs) = self.file, self.file.gcps
         if not (file.crs or gcps or file.nodata is not None) and (
             file.transform.is_identity
@@ -218,7 +229,7 @@ class Raster(Source):
             return {"gcps": gcps, "crs": gcps_crs}
         return {"crs": file.crs, "transform": file.transform}
 
-    def read(self, block):
+    def read(self, block: Block) -> np.ndarray:
         """Read a part of the image; see `Source`."""
         rasterio = _rasterio()
 
@@ -238,7 +249,7 @@ class Raster(Source):
             return rgb
         return np.ma.MaskedArray(rgb, np.repeat(known[..., None] == 0, 3, axis=2))
 
-    def _cache(self):
+    def _cache(self) -> int:
         # GDAL's default is a part of the machine's memory.
         rows = self.file.block_shapes[0][0]
         size = np.dtype(self.file.dtypes[0]).itemsize * self.file.count
@@ -251,7 +262,7 @@ class Chunks(Source):
 
     in_any_order = True
 
-    def __init__(self, path, channels=None):
+    def __init__(self, path: PathLike, channels: Sequence[int] | None = None) -> None:
         import zarr
 
         try:
@@ -278,10 +289,10 @@ class Chunks(Source):
         self.channels = channels or ((1, 2, 3) if count >= 3 else (1, 1, 1))
         _check_channels(path, self.channels, count)
 
-    def read(self, block):
+    def read(self, block: Block) -> np.ndarray:
         """Read a part of the image; see `Source`."""
         rows, cols = block.slices
-        chosen = {"t": 0, "c": slice(None), "z": 0, "y": rows, "x": cols}
+        chosen = dict[str, int | slice](t=0, c=slice(None), z=0, y=rows, x=cols)
         values = np.asarray(self.array[tuple(chosen[axis] for axis in self.axes)])
         if self.axes == "yx":
             values = values[..., None]
@@ -290,20 +301,22 @@ class Chunks(Source):
         return _as_rgb(values, [channel - 1 for channel in self.channels])
 
 
-def _check_channels(path, channels, count):
+def _check_channels(path: PathLike, channels: Sequence[int], count: int) -> None:
     if max(channels) > count:
         listed = ",".join(map(str, channels))
         raise InputError(f"{path}: has {count} bands (--bands {listed})")
 
 
-def _as_rgb(values, channels):
+def _as_rgb(values: np.ndarray, channels: Sequence[int]) -> np.ndarray:
     """Choose channels of (h, w, C), 8 or 16 bits, and give them in 8: (h, w, 3)."""
     if values.dtype == np.uint16:
         values = (values >> 8).astype(np.uint8)
     return np.ascontiguousarray(values[..., channels])
 
 
-def open_source(path, channels=None, max_pixels=MAX_PIXELS):
+def open_source(
+    path: PathLike, channels: Sequence[int] | None = None, max_pixels: int = MAX_PIXELS
+) -> Source:
     """Open an image by the library that reads its format.
 
     Parameters
@@ -332,7 +345,9 @@ def open_source(path, channels=None, max_pixels=MAX_PIXELS):
     return source
 
 
-def _by_parts(path, channels, max_pixels):
+def _by_parts(
+    path: PathLike, channels: Sequence[int] | None, max_pixels: int
+) -> Source | None:
     """Open an image whose format can be read by parts here, or give None."""
     if is_zarr(path):
         _require(path, "zarr", "a Zarr array")
@@ -355,7 +370,7 @@ def _by_parts(path, channels, max_pixels):
     return None
 
 
-def band_numbers(text):
+def band_numbers(text: str) -> list[int]:
     """Read three band numbers, such as ``3,2,1``.
 
     Parameters
@@ -379,7 +394,7 @@ def band_numbers(text):
     return numbers
 
 
-def is_large(source):
+def is_large(source: Source) -> bool:
     """Tell whether an image is to be read by bands, not held in memory.
 
     Parameters
@@ -396,7 +411,7 @@ def is_large(source):
     return source.by_parts and (height * width > HELD or source.place is not None)
 
 
-def _is_usual(path):
+def _is_usual(path: PathLike) -> bool:
     """Tell whether a TIFF is of a kind that rasterio understands as Pillow does."""
     rasterio = _rasterio()
 
@@ -407,7 +422,7 @@ def _is_usual(path):
     return False
 
 
-def _first_bytes(path):
+def _first_bytes(path: PathLike) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read(4)
@@ -415,7 +430,7 @@ def _first_bytes(path):
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _is_plain(path, max_pixels):
+def _is_plain(path: PathLike, max_pixels: int) -> bool:
     """Tell whether an image is stored as it is to be seen, in colours of its own.
 
     What Pillow makes of the header is asked first, since it is hardest to break.
@@ -434,14 +449,16 @@ def _is_plain(path, max_pixels):
         return True
 
 
-def _is_map(path):
+def _is_map(path: PathLike) -> bool:
     """Tell whether a TIFF says where on the earth it is."""
+    from PIL.TiffImagePlugin import TiffImageFile
+
     with suppress(Exception), Image.open(path, formats=["TIFF"]) as image:
-        return GEO_KEYS in image.tag_v2
+        return isinstance(image, TiffImageFile) and GEO_KEYS in image.tag_v2
     return False
 
 
-def is_zarr(path):
+def is_zarr(path: PathLike) -> bool:
     """Tell whether a folder is a Zarr array or group.
 
     Parameters
@@ -458,7 +475,7 @@ def is_zarr(path):
     return any(os.path.isfile(os.path.join(path, name)) for name in names)
 
 
-def is_zarr_name(path):
+def is_zarr_name(path: PathLike) -> bool:
     """Tell whether a file that is to be written is to be a Zarr array.
 
     Parameters
@@ -474,7 +491,7 @@ def is_zarr_name(path):
     return str(path).endswith(ZARR)
 
 
-def check_zarr(path, inputs):
+def check_zarr(path: PathLike, inputs: Iterable[str]) -> None:
     """Refuse a Zarr array that could not be written.
 
     Parameters
@@ -497,7 +514,7 @@ def check_zarr(path, inputs):
         raise InputError(f"{path}: would overwrite an input or another output")
 
 
-def _rasterio():
+def _rasterio() -> ModuleType:
     """Import rasterio, which is not to warn of images that are no maps."""
     import rasterio
 
@@ -505,7 +522,7 @@ def _rasterio():
     return rasterio
 
 
-def _pyvips():
+def _pyvips() -> ModuleType:
     """Import pyvips, which is not to keep what it has read."""
     import pyvips
 
@@ -513,17 +530,17 @@ def _pyvips():
     return pyvips
 
 
-def _has(library):
+def _has(library: str) -> bool:
     return importlib.util.find_spec(library) is not None
 
 
-def _require(path, library, what):
+def _require(path: PathLike, library: str, what: str) -> None:
     if not _has(library):
         raise InputError(f"{path}: {what} needs {library} ({HINT})")
 
 
 @contextmanager
-def _told(path, error_type):
+def _told(path: PathLike, error_type: type[Exception]) -> Iterator[None]:
     """Turn a library's error into one line."""
     try:
         yield
@@ -535,7 +552,7 @@ def _told(path, error_type):
 # ------------------------------------------------------------------ between
 
 
-def bands(shape):
+def bands(shape: Sequence[int]) -> list[Block]:
     """Cut an image into bands of rows, each decided by one row of tiles.
 
     Parameters
@@ -581,7 +598,15 @@ class Store:
         Another run is writing the file.
     """
 
-    def __init__(self, output, key, shape, margins, width, overwrite=False):
+    def __init__(
+        self,
+        output: PathLike,
+        key: Mapping[str, object],
+        shape: tuple[int, int],
+        margins: bool,
+        width: int,
+        overwrite: bool = False,
+    ) -> None:
         import zarr
 
         output = Path(os.path.realpath(output))
@@ -590,12 +615,11 @@ class Store:
         self.folder.mkdir(exist_ok=True)
         self.lock = _lock(self.folder / "lock", output)
         chunk = min(BAND, shape[0]), min(width, shape[1])
-        key = {
-            "key": digest({**key, "shape": shape, "chunk": chunk, "margins": margins})
-        }
+        facts = {**key, "shape": shape, "chunk": chunk, "margins": margins}
+        attributes: dict[str, Any] = {"key": digest(facts)}
         with suppress(Exception):  # what a damaged one raises is not bounded
             self.array = zarr.open_array(self.folder, mode="r+")
-            if dict(self.array.attrs) == key and not overwrite:
+            if dict(self.array.attrs) == attributes and not overwrite:
                 return
         for old in self.folder.iterdir():
             if old.name != "lock":
@@ -606,34 +630,34 @@ class Store:
             chunks=chunk,
             dtype="float32" if margins else "uint8",
             fill_value=np.nan if margins else NODATA,
-            attributes=key,
+            attributes=attributes,
         )
 
-    def __getitem__(self, block):
+    def __getitem__(self, block: Block) -> np.ndarray:
         """Give a block, as it was written."""
-        return self.array[block.slices]
+        return np.asarray(self.array[block.slices])
 
-    def mask(self, block):
+    def mask(self, block: Block) -> np.ndarray:
         """Give a block's classes: 0, 1 or `NODATA`, (h, w) uint8."""
         values = self[block]
         if values.dtype == np.float32:
             return np.where(np.isnan(values), NODATA, values > 0).astype(np.uint8)
         return values
 
-    def missing(self, blocks):
+    def missing(self, blocks: Iterable[Block]) -> list[Block]:
         """List the blocks that are not known yet; one that shows nothing never is."""
         return [block for block in blocks if not self._knows(block)]
 
-    def _knows(self, block):
+    def _knows(self, block: Block) -> bool:
         # A block may have been left half-way, between two rows of chunks.
         mask = self.mask(block) != NODATA
         return all(mask[top : top + BAND].any() for top in range(0, len(mask), BAND))
 
-    def progress(self, count, unit):
+    def progress(self, count: int, unit: str) -> tqdm:
         """Show how many of the parts that are missing are done."""
         return tqdm(total=count, unit=unit, leave=False, disable=None)
 
-    def fill(self, source, network, halo):
+    def fill(self, source: Source, network: Network, halo: int) -> None:
         """Segment the bands that are missing; the next one is read meanwhile.
 
         Parameters
@@ -654,18 +678,20 @@ class Store:
                 )
                 bar.update()
 
-    def counts(self):
+    def counts(self) -> np.ndarray:
         """Count the pixels of class 0 and class 1: (2,) int64."""
         found = (np.bincount(self.mask(b).ravel(), minlength=2) for b in self.blocks)
-        return sum(counts[:2] for counts in found)
+        return np.sum([counts[:2] for counts in found], axis=0)
 
-    def remove(self):
+    def remove(self) -> None:
         """Delete the store."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.lock.close()
 
 
-def read_with_halo(source, halo, block):
+def read_with_halo(
+    source: Source, halo: int, block: Block
+) -> tuple[np.ndarray, tuple[slice, slice]]:
     """Read a block of an image and the pixels around it.
 
     Parameters
@@ -688,7 +714,9 @@ def read_with_halo(source, halo, block):
     return source.read(around), block.within(around)
 
 
-def block_values(network, fill_value, pixels, inside):
+def block_values(
+    network: Network, fill_value: float, pixels: np.ndarray, inside: tuple[slice, slice]
+) -> np.ndarray:
     """Segment a block.
 
     Parameters
@@ -710,7 +738,7 @@ def block_values(network, fill_value, pixels, inside):
     return values
 
 
-def _lock(path, output):
+def _lock(path: Path, output: Path) -> TextIO:
     """Hold a file for this run, until it is closed or the process ends."""
     file = open(path, "w")  # noqa: SIM115
     with suppress(ImportError):  # there is none on Windows
@@ -723,7 +751,7 @@ def _lock(path, output):
     return file
 
 
-def digest(values):
+def digest(values: object) -> str:
     """Give a short name to plain values: equal where they are equal.
 
     Parameters
@@ -739,7 +767,7 @@ def digest(values):
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def identity(path):
+def identity(path: PathLike) -> list[str | int]:
     """Tell a file from others, and from what it was before it was changed.
 
     Parameters
@@ -759,7 +787,9 @@ def identity(path):
 # ------------------------------------------------------------------ out
 
 
-def write_mask(path, store, colours, place):
+def write_mask(
+    path: PathLike, store: Store, colours: Colours, place: Place | None
+) -> None:
     """Draw a mask, by bands of rows.
 
     Of a map, as a GeoTIFF, it holds the classes 0 and 1, `NODATA` and the colours, and
@@ -786,13 +816,18 @@ def write_mask(path, store, colours, place):
         table = {0: (*colours[0], 255), 1: (*colours[1], 255), NODATA: (0, 0, 0, 0)}
         _write(path, masks, store, place=place, nodata=NODATA, table=table)
         return
-    colours = images.drawn_colours(path, colours)
-    palette = np.repeat(colours.mean(0, keepdims=True).astype(np.uint8), 256, axis=0)
-    palette[:2] = colours  # what is neither is drawn between the two
+    drawn = images.drawn_colours(path, colours)
+    palette = np.repeat(drawn.mean(0, keepdims=True).astype(np.uint8), 256, axis=0)
+    palette[:2] = drawn  # what is neither is drawn between the two
     _write(path, (palette[mask] for mask in masks), store, place=place)
 
 
-def write_probabilities(path, store, sigmoid, place):
+def write_probabilities(
+    path: PathLike,
+    store: Store,
+    sigmoid: Callable[[np.ndarray], np.ndarray],
+    place: Place | None,
+) -> None:
     """Write probabilities, by bands of rows: 8 bits in a PNG, float32 in a TIFF.
 
     Parameters
@@ -814,7 +849,7 @@ def write_probabilities(path, store, sigmoid, place):
         _write(path, values, store)
 
 
-def write_overlay(path, source, store):
+def write_overlay(path: PathLike, source: Source, store: Store) -> None:
     """Draw a mask on its image, by bands of rows.
 
     Parameters
@@ -827,7 +862,7 @@ def write_overlay(path, source, store):
         What is known of it.
     """
 
-    def drawn(block):
+    def drawn(block: Block) -> np.ndarray:
         around = block.grown(1, source.shape)  # an edge is seen from its neighbours
         rgb = np.ma.getdata(source.read(around))
         return figures.overlay(rgb, store.mask(around))[block.within(around)]
@@ -836,7 +871,7 @@ def write_overlay(path, source, store):
     _write(path, rows, store, place=source.place)
 
 
-def _plain(place):
+def _plain(place: Place | None) -> dict[str, object]:
     """Say in plain values where an image is, for the attributes of a Zarr array."""
     if not place or not place["crs"]:
         return {}
@@ -846,7 +881,12 @@ def _plain(place):
     return {"crs": crs, "transform": list(place["transform"])[:6]}
 
 
-def _write_zarr(path, rows, shape, attributes):
+def _write_zarr(
+    path: PathLike,
+    rows: Iterator[np.ndarray],
+    shape: tuple[int, ...],
+    attributes: dict[str, Any],
+) -> None:
     """Write bands of rows, (h, W) uint8, one after the other."""
     import zarr
 
@@ -861,11 +901,17 @@ def _write_zarr(path, rows, shape, attributes):
             top += len(values)
 
 
-def _is_tiff(path):
+def _is_tiff(path: PathLike) -> bool:
     return str(path).lower().endswith((".tif", ".tiff"))
 
 
-def _write(path, rows, store, dtype="uint8", **tiff):
+def _write(
+    path: PathLike,
+    rows: Iterator[np.ndarray],
+    store: Store,
+    dtype: str = "uint8",
+    **tiff: Any,
+) -> None:
     """Write bands of rows, (h, W) or (h, W, 3), one after the other."""
     shape = store.array.shape
     first = next(rows)
@@ -884,8 +930,15 @@ def _write(path, rows, store, dtype="uint8", **tiff):
 
 
 def _write_tiff(
-    path, rows, shape, channels, dtype, place=None, nodata=None, table=None
-):
+    path: Path,
+    rows: Iterable[np.ndarray],
+    shape: Sequence[int],
+    channels: int,
+    dtype: str,
+    place: Place | None = None,
+    nodata: float | None = None,
+    table: Mapping[int, tuple[int, ...]] | None = None,
+) -> None:
     """Write a tiled TIFF; of a map with its place, its colours and overviews."""
     rasterio = _rasterio()
 
@@ -922,7 +975,7 @@ def _write_tiff(
                 file.build_overviews(factors, rasterio.enums.Resampling.nearest)
 
 
-def _encode(tiff, path):
+def _encode(tiff: Path, path: Path) -> None:
     """Encode a TIFF as a PNG or JPEG, row by row."""
     pyvips = _pyvips()
 
@@ -936,7 +989,9 @@ def _encode(tiff, path):
 # ------------------------------------------------------------------ before
 
 
-def forecast(name, source, output, margins, tile_seconds):
+def forecast(
+    name: PathLike, source: Source, output: PathLike, margins: bool, tile_seconds: float
+) -> str:
     """Say what segmenting an image takes, and refuse it where that is not there.
 
     Parameters
@@ -982,7 +1037,7 @@ def forecast(name, source, output, margins, tile_seconds):
     )
 
 
-def _free_memory():
+def _free_memory() -> float:
     """Give the bytes of memory that are free; without a limit where it is not told."""
     with suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()

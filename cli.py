@@ -4,6 +4,7 @@ The other modules build on this one; it imports nothing but Python's own library
 """
 
 import argparse
+import io
 import os
 import secrets
 import shutil
@@ -11,11 +12,18 @@ import signal
 import stat
 import sys
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn, TypeVar
 
+
+PathLike = str | os.PathLike[str]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 MORE_MEMORY = "use a smaller image or a machine with more memory"
 
@@ -23,7 +31,7 @@ MORE_MEMORY = "use a smaller image or a machine with more memory"
 class InputError(ValueError):
     """Something the user gave cannot be used; the message is one line that says why."""
 
-    def _render_traceback_(self):
+    def _render_traceback_(self) -> list[str]:
         """Tell IPython what to show in a notebook: the one line, too."""
         return [f"error: {self}"]
 
@@ -35,7 +43,7 @@ class Terminated(BaseException):
 class Parser(argparse.ArgumentParser):
     """A parser of the command line whose errors are one line, as all others."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         """Refuse the command line.
 
         Parameters
@@ -52,7 +60,7 @@ class Parser(argparse.ArgumentParser):
 
 
 @contextmanager
-def whole_file(path):
+def whole_file(path: PathLike) -> Iterator[Path]:
     """Write a file that appears under its name only when it is whole.
 
     Parameters
@@ -82,7 +90,7 @@ def whole_file(path):
 
 
 @contextmanager
-def whole_folder(path):
+def whole_folder(path: PathLike) -> Iterator[Path]:
     """Write a folder, such as a Zarr array, whole or not at all.
 
     Parameters
@@ -110,18 +118,20 @@ def whole_folder(path):
             os.rename(target, old)
         os.rename(new, target)
     except OSError as error:
+        with suppress(OSError):  # nothing is lost, and nothing is in its place
+            os.rename(old, target)
         raise _cannot_be_written(path, error) from error
     finally:
         for folder in (new, old):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _hidden_name(path):
+def _hidden_name(path: Path) -> Path:
     return path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
 
 
 @contextmanager
-def _new_file_beside(path):
+def _new_file_beside(path: Path) -> Iterator[Path]:
     # tempfile would make it readable by its owner alone.
     temporary = _hidden_name(path)
     try:
@@ -131,11 +141,11 @@ def _new_file_beside(path):
         temporary.unlink(missing_ok=True)
 
 
-def _cannot_be_written(path, error):
+def _cannot_be_written(path: PathLike, error: OSError) -> InputError:
     return InputError(f"{path}: cannot be written ({error.strerror or error})")
 
 
-def check_input(path):
+def check_input(path: PathLike) -> None:
     """Refuse a file that could not be read.
 
     Parameters
@@ -158,7 +168,9 @@ def check_input(path):
         raise InputError(f"{path}: is no ordinary file")
 
 
-def check_files(inputs, outputs):
+def check_files(
+    inputs: Sequence[PathLike], outputs: Iterable[tuple[PathLike, Sequence[str]]]
+) -> None:
     """Refuse files that could not be read or written, before any work is done.
 
     Parameters
@@ -194,7 +206,7 @@ def check_files(inputs, outputs):
         _check_writable(path)
 
 
-def _check_writable(path):
+def _check_writable(path: Path) -> None:
     try:
         if not path.parent.is_dir():
             raise InputError(f"{path}: the folder {path.parent} is missing (make it)")
@@ -212,7 +224,13 @@ def _check_writable(path):
         raise _cannot_be_written(path, error) from error
 
 
-def ahead(function, items, threads=1, waiting=1, initializer=None):
+def ahead(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int = 1,
+    waiting: int = 1,
+    initializer: Callable[[], object] | None = None,
+) -> Iterator[Result]:
     """Apply a function to items in threads, before the results are asked for.
 
     The first items are begun at once, the others as results are taken.
@@ -239,7 +257,7 @@ def ahead(function, items, threads=1, waiting=1, initializer=None):
     pool = ThreadPoolExecutor(threads, initializer=initializer)
     begun = deque(pool.submit(function, item) for item in islice(items, waiting))
 
-    def results():
+    def results() -> Iterator[Result]:
         with pool:
             try:
                 failed = None
@@ -263,7 +281,9 @@ def ahead(function, items, threads=1, waiting=1, initializer=None):
     return results()
 
 
-def attempt(function, item):
+def attempt(
+    function: Callable[[Item], Result], item: Item | Exception
+) -> Result | Exception:
     """Apply a function to one of many items, of which some may fail.
 
     Parameters
@@ -286,7 +306,7 @@ def attempt(function, item):
         return error
 
 
-def complain(error):
+def complain(error: Exception) -> None:
     """Tell an error in one line.
 
     Parameters
@@ -294,13 +314,14 @@ def complain(error):
     error : InputError or OSError
         What went wrong; an OSError is told with the name of its file.
     """
+    message: object = error
     if isinstance(error, OSError):
         reason = error.strerror or error
-        error = f"{error.filename}: {reason}" if error.filename else reason
-    _say("error", error)
+        message = f"{error.filename}: {reason}" if error.filename else reason
+    _say("error", message)
 
 
-def run(main, *arguments):
+def run(main: Callable[..., int | None], *arguments: object) -> int:
     """Run a command and turn what goes wrong into one line and an exit code.
 
     Parameters
@@ -327,7 +348,8 @@ def run(main, *arguments):
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # A file's name may hold what the terminal's encoding does not.
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = main(*arguments) or 0
         sys.stdout.flush()
@@ -348,7 +370,7 @@ def run(main, *arguments):
     return 2
 
 
-def warn(message):
+def warn(message: str) -> None:
     """Warn the user in one line.
 
     Parameters
@@ -359,13 +381,13 @@ def warn(message):
     _say("warning", message)
 
 
-def _say(kind, message):
+def _say(kind: str, message: object) -> None:
     # A file's name may hold line ends, and codes that a terminal would obey.
     line = "".join(c if c.isprintable() else " " for c in str(message))
     print(f"{kind}: {line}", file=sys.stderr)
 
 
-def leave(code):
+def leave(code: int) -> NoReturn:
     """End the process at once, without the half second that torch takes to be unloaded.
 
     Parameters
@@ -379,7 +401,7 @@ def leave(code):
     os._exit(code)
 
 
-def begin(first):
+def begin(first: Callable[[], Result]) -> Result:
     """Do a command's first part, ahead of its heavy imports.
 
     Parameters
@@ -409,22 +431,22 @@ def begin(first):
     return given[0]
 
 
-def _end_at_once(number, _):
+def _end_at_once(number: int, _: FrameType | None) -> NoReturn:
     os._exit(_say_ended(number))
 
 
-def _say_ended(number):
+def _say_ended(number: int) -> int:
     """Say which signal ended the command; give its exit code."""
-    word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[number]
+    word = "interrupted" if number == signal.SIGINT else "terminated"
     print(word, file=sys.stderr, flush=True)
     return 128 + number
 
 
-def _raise_terminated(*_):
+def _raise_terminated(*_: object) -> NoReturn:
     raise Terminated
 
 
-def is_out_of_memory(error):
+def is_out_of_memory(error: Exception) -> bool:
     """Say whether memory ran out.
 
     PyTorch tells it by a RuntimeError, whose words depend on the device, Pillow by an
@@ -440,6 +462,11 @@ def is_out_of_memory(error):
     bool
         Whether it means that.
     """
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    words += ("bad_alloc", "can't start new thread")
+    words = [
+        "out of memory",
+        "can't allocate memory",
+        "not enough memory",
+        "bad_alloc",
+        "can't start new thread",
+    ]
     return isinstance(error, MemoryError) or any(w in str(error) for w in words)

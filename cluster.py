@@ -12,17 +12,27 @@ A huge image    blocks, fill
 A folder        attempt_all
 """
 
+import argparse
 import importlib.util
 import logging
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import bigimages
 from bigimages import BAND
 from cli import InputError
 from images import Block
+
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from predict import Outcome
 
 
 SIDE = 16 * BAND  # pixels a side of a block: many tiles, and hundreds of blocks
@@ -34,7 +44,7 @@ HINT = "pip install -r requirements-cluster.txt"
 
 
 @contextmanager
-def connected(workers, scheduler):
+def connected(workers: int | None, scheduler: str | None) -> Iterator["Client | None"]:
     """Start workers on this machine, or find those of a scheduler.
 
     Parameters
@@ -83,7 +93,7 @@ def connected(workers, scheduler):
 
 
 @contextmanager
-def _told(client):
+def _told(client: "Client") -> Iterator[None]:
     """Turn what may happen to a cluster into one line."""
     from distributed import KilledWorker
     from distributed.client import FutureCancelledError
@@ -114,7 +124,7 @@ def _told(client):
 # ------------------------------------------------------------------ a huge image
 
 
-def blocks(shape):
+def blocks(shape: Sequence[int]) -> list[Block]:
     """Cut an image into blocks, each of whole tiles.
 
     Parameters
@@ -134,7 +144,14 @@ def blocks(shape):
     ]
 
 
-def fill(client, store, image, channels, network, halo):
+def fill(
+    client: "Client",
+    store: bigimages.Store,
+    image: str,
+    channels: Sequence[int] | None,
+    network: bigimages.Network,
+    halo: int,
+) -> None:
     """Segment the blocks of an image that are missing, on all workers.
 
     Parameters
@@ -163,7 +180,14 @@ def fill(client, store, image, channels, network, halo):
             bar.update()
 
 
-def _segment_block(folder, image, channels, network, halo, block):
+def _segment_block(
+    folder: str,
+    image: str,
+    channels: Sequence[int] | None,
+    network: bigimages.Network,
+    halo: int,
+    block: Block,
+) -> None:
     """Segment a block in a worker, and write its chunks."""
     import torch
     import zarr
@@ -176,14 +200,16 @@ def _segment_block(folder, image, channels, network, halo, block):
 
 
 @lru_cache(maxsize=1)
-def _opened(image, channels):
+def _opened(image: str, channels: tuple[int, ...] | None) -> bigimages.Source:
     return bigimages.open_source(image, channels, sys.maxsize)
 
 
 # ------------------------------------------------------------------ a folder
 
 
-def attempt_all(client, args, jobs):
+def attempt_all(
+    client: "Client", args: argparse.Namespace, jobs: Sequence[tuple[str, Path]]
+) -> Iterator["Outcome | Exception"]:
     """Segment many files, each whole by one worker.
 
     Parameters
@@ -206,7 +232,9 @@ def attempt_all(client, args, jobs):
             yield future.result()
 
 
-def _predict_file(args, job):
+def _predict_file(
+    args: argparse.Namespace, job: tuple[str, Path]
+) -> "Outcome | Exception":
     import torch
 
     import predict

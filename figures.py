@@ -13,11 +13,22 @@ Files     save, png
 
 import io
 import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cli import whole_file
+from cli import PathLike, whole_file
 
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from matplotlib.typing import RcKeyType
+
+Colour = tuple[int, int, int]  # red, green, blue
+Groups = Mapping[str, tuple[str, Sequence[Sequence[float]]]]  # as for `boxes`
 
 SUFFIXES = (".png", ".jpg", ".pdf", ".svg")  # of files that a figure may be saved to
 # Colours that colour-blind readers can tell apart (Okabe and Ito 2008).
@@ -27,7 +38,7 @@ LIKE = 100  # how far from a tint, in RGB, an image that would hide it may be
 GAP = 190  # the grey between small pictures, so that white ones can be told from it
 HEAT = "cividis"  # amounts: from dark blue to yellow, to colour-blind readers alike
 MISSED, FALSE = (0, 114, 178), (230, 159, 0)  # blue and orange, of errors
-STYLE = {
+STYLE: "dict[RcKeyType, Any]" = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -40,7 +51,7 @@ STYLE = {
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
-def tint(rgb):
+def tint(rgb: np.ndarray) -> Colour:
     """Choose the colour to draw a mask in, so that it can be seen.
 
     Parameters
@@ -58,7 +69,12 @@ def tint(rgb):
     return TINTS[int(np.linalg.norm(typical - TINTS[0]) < LIKE)]
 
 
-def overlay(rgb, mask, opacity=0.4, colour=None):
+def overlay(
+    rgb: np.ndarray,
+    mask: np.ndarray,
+    opacity: float = 0.4,
+    colour: Colour | None = None,
+) -> np.ndarray:
     """Draw a mask on its image: class 1 tinted, with a solid edge.
 
     Parameters
@@ -94,7 +110,7 @@ def overlay(rgb, mask, opacity=0.4, colour=None):
     return drawn
 
 
-def errors(rgb, mask, truth):
+def errors(rgb: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Draw where a mask is wrong: class 1 missed in blue, falsely marked in orange.
 
     Parameters
@@ -118,7 +134,7 @@ def errors(rgb, mask, truth):
     return drawn
 
 
-def as_grey(truth):
+def as_grey(truth: np.ndarray) -> np.ndarray:
     """Make a truth or mask fit to be shown: black, white, and grey where unlabelled.
 
     Parameters
@@ -134,7 +150,9 @@ def as_grey(truth):
     return np.where(truth > 1, 0.5, truth)
 
 
-def window(shape, zoom, down, across):
+def window(
+    shape: Sequence[int], zoom: float, down: float, across: float
+) -> tuple[int, int, int, int]:
     """Place a window in an image, to be enlarged.
 
     Parameters
@@ -157,7 +175,7 @@ def window(shape, zoom, down, across):
     return top, left, top + sides[0], left + sides[1]
 
 
-def thinned(box, most=600):
+def thinned(box: Sequence[int], most: int = 600) -> tuple[slice, slice]:
     """Give the slices of a part of an image, with no more pixels than a page shows.
 
     Parameters
@@ -177,7 +195,13 @@ def thinned(box, most=600):
     return slice(top, bottom, step), slice(left, right, step)
 
 
-def loss_curve(training_loss, held_out_loss, iou, kept, planned=None):
+def loss_curve(
+    training_loss: Sequence[float],
+    held_out_loss: Sequence[float],
+    iou: Sequence[float],
+    kept: int,
+    planned: int | None = None,
+) -> "Figure":
     """Plot losses and held-out IoU against epochs.
 
     Parameters
@@ -227,7 +251,9 @@ def loss_curve(training_loss, held_out_loss, iou, kept, planned=None):
     return figure
 
 
-def precision_recall(precision, recall, point, label):
+def precision_recall(
+    precision: np.ndarray, recall: np.ndarray, point: tuple[float, float], label: str
+) -> "Figure":
     """Plot precision against recall, and one point of the curve.
 
     Parameters
@@ -257,7 +283,13 @@ def precision_recall(precision, recall, point, label):
     return figure
 
 
-def gallery(pictures, titles=(), columns=None, width=10, white=None):
+def gallery(
+    pictures: Sequence[np.ndarray],
+    titles: Sequence[str] = (),
+    columns: int | None = None,
+    width: float = 10,
+    white: float | None = None,
+) -> "Figure":
     """Show images beside each other.
 
     Parameters
@@ -299,13 +331,19 @@ def gallery(pictures, titles=(), columns=None, width=10, white=None):
     return figure
 
 
-def _height(width, picture):
+def _height(width: float, picture: np.ndarray) -> float:
     """Give the height of a picture `width` inches wide; no thread's, no tower's."""
     height, breadth = np.shape(picture)[:2]
     return width * np.clip(height / breadth, 0.05, 2)
 
 
-def with_detail(whole, detail, box, titles, width=10):
+def with_detail(
+    whole: np.ndarray,
+    detail: np.ndarray,
+    box: Sequence[float],
+    titles: Sequence[str],
+    width: float = 10,
+) -> "Figure":
     """Show a picture, a part of it outlined, and that part enlarged beside it.
 
     Parameters
@@ -336,7 +374,7 @@ def with_detail(whole, detail, box, titles, width=10):
     return figure
 
 
-def first_layer(filters, maps, columns=8):
+def first_layer(filters: np.ndarray, maps: np.ndarray, columns: int = 8) -> "Figure":
     """Show the first layer's filters, each above what it finds in an image.
 
     Parameters
@@ -360,7 +398,11 @@ def first_layer(filters, maps, columns=8):
     return gallery(rows, columns=columns)
 
 
-def contact_sheet(rows, titles=(), width=12):
+def contact_sheet(
+    rows: Mapping[str, Sequence[np.ndarray]],
+    titles: Sequence[str] = (),
+    width: float = 12,
+) -> "Figure":
     """Show rows of small square pictures, each row with its name.
 
     Parameters
@@ -405,7 +447,7 @@ def contact_sheet(rows, titles=(), width=12):
     return figure
 
 
-def boxes(rgb, groups, width=7):
+def boxes(rgb: np.ndarray, groups: Groups, width: float = 7) -> "Figure":
     """Draw rectangles on an image.
 
     Parameters
@@ -436,7 +478,9 @@ def boxes(rgb, groups, width=7):
     return figure
 
 
-def _show_thinned(axis, picture, width, **more):
+def _show_thinned(
+    axis: "Axes", picture: np.ndarray, width: float, **more: Any
+) -> "AxesImage":
     """Show a picture `width` inches wide, with no more pixels than can be seen.
 
     A large photograph would else take long to draw; the axis counts its own pixels.
@@ -448,7 +492,7 @@ def _show_thinned(axis, picture, width, **more):
     return axis.imshow(picture[::step, ::step], extent=extent, **more)
 
 
-def _add_boxes(axis, groups):
+def _add_boxes(axis: "Axes", groups: Groups) -> None:
     """Draw rectangles on a picture; `groups` as for `boxes`."""
     from matplotlib.collections import PolyCollection
 
@@ -456,12 +500,12 @@ def _add_boxes(axis, groups):
         top, left, bottom, right = np.reshape(corners, (-1, 4)).T - 0.5
         x = np.stack([left, right, right, left], 1)
         y = np.stack([top, top, bottom, bottom], 1)
-        drawn = PolyCollection(np.stack([x, y], 2), facecolors="none", linewidths=1.5)
-        drawn.set(edgecolor=colour, label=label)
+        drawn = PolyCollection([], facecolors="none", linewidths=1.5)
+        drawn.set(verts=np.stack([x, y], 2), edgecolor=colour, label=label)
         axis.add_collection(drawn, autolim=False)
 
 
-def heat_map(values, label, width=7):
+def heat_map(values: np.ndarray, label: str, width: float = 7) -> "Figure":
     """Show an amount for each pixel of an image, with the scale beside it.
 
     Parameters
@@ -487,12 +531,11 @@ def heat_map(values, label, width=7):
         axis = figure.subplots()
         axis.axis("off")
         shown = _show_thinned(axis, values, width, cmap=HEAT, vmin=0)
-        bar = {"location": "bottom", "aspect": 40, "pad": 0.02}
-        figure.colorbar(shown, label=label, **bar)
+        figure.colorbar(shown, label=label, location="bottom", aspect=40, pad=0.02)
     return figure
 
 
-def influence(rgb, change, groups):
+def influence(rgb: np.ndarray, change: np.ndarray, groups: Groups) -> "Figure":
     """Show which outputs a change of the input moved, and how far.
 
     Parameters
@@ -525,7 +568,9 @@ def influence(rgb, change, groups):
     return figure
 
 
-def _show_change(figure, axis, change, title):
+def _show_change(
+    figure: "Figure", axis: "Axes", change: np.ndarray, title: str
+) -> None:
     """Show amounts of every order of magnitude; white where there is none at all."""
     shown = axis.imshow(change, cmap=HEAT, norm="log", clim=(1e-6, 1))
     axis.set_title(f"{title}: at most {change.max():.1g}", fontsize=10)
@@ -533,7 +578,7 @@ def _show_change(figure, axis, change, title):
     bar.minorticks_off()  # they would take a third of the time
 
 
-def seams(whole, tiled):
+def seams(whole: np.ndarray, tiled: np.ndarray) -> "Figure":
     """Compare what a network says of an image in one pass and in tiles.
 
     Parameters
@@ -566,7 +611,7 @@ def seams(whole, tiled):
     return figure
 
 
-def histograms(rgb, truth):
+def histograms(rgb: np.ndarray, truth: np.ndarray) -> "Figure":
     """Plot how the values of each colour channel are spread in the two classes.
 
     Parameters
@@ -600,7 +645,7 @@ def histograms(rgb, truth):
     return figure
 
 
-def bars(values, label, first=BLUE):
+def bars(values: Mapping[str, float], label: str, first: str = BLUE) -> "Figure":
     """Compare numbers by horizontal bars, the first one's in its own colour.
 
     Parameters
@@ -632,7 +677,7 @@ def bars(values, label, first=BLUE):
     return figure
 
 
-def save(figure, path):
+def save(figure: "Figure", path: PathLike) -> None:
     """Write a figure to a file, whole or not at all.
 
     Parameters
@@ -646,7 +691,7 @@ def save(figure, path):
         figure.savefig(temporary, dpi=110)
 
 
-def png(figure, dpi=80):
+def png(figure: "Figure", dpi: float = 80) -> bytes:
     """Give a figure as a PNG, for a picture in the page that changes.
 
     Parameters

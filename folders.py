@@ -9,18 +9,19 @@ Done   Journal
 import glob
 import json
 import os
+from collections.abc import Iterable, Mapping
 from itertools import takewhile
 from pathlib import Path
 
 import images
 from bigimages import digest, identity, is_zarr
-from cli import InputError
+from cli import InputError, PathLike
 
 
 JOURNAL = ".predictions.jsonl"  # in the folder of the masks
 
 
-def expand(names):
+def expand(names: Iterable[str]) -> list[tuple[str, Path]]:
     """List the images that are named, those in folders and below them too.
 
     Parameters
@@ -39,17 +40,20 @@ def expand(names):
     InputError
         A folder holds no images, or a pattern matches none.
     """
-    found = []
+    found: list[tuple[str, Path]] = []
     for name in names:
         if _is_pattern(name) and not os.path.lexists(name):
             fixed = takewhile(lambda part: not _is_pattern(part), Path(name).parts)
-            folder, inside = Path(*fixed), glob.glob(name, recursive=True)
+            folder, paths = (
+                Path(*fixed),
+                list(map(Path, glob.iglob(name, recursive=True))),
+            )
         elif not os.path.isdir(name) or is_zarr(name):
             found.append((name, Path(Path(name).name)))
             continue
         else:
-            folder, inside = Path(name), Path(name).rglob("*")
-        inside = [path for path in sorted(map(Path, inside)) if _is_image(path)]
+            folder, paths = Path(name), list(Path(name).rglob("*"))
+        inside = [path for path in sorted(paths) if _is_image(path)]
         if not inside:
             known = ", ".join(images.READ_SUFFIXES)
             raise InputError(f"{name}: holds no images ({known})")
@@ -57,11 +61,11 @@ def expand(names):
     return found
 
 
-def _is_pattern(name):
+def _is_pattern(name: str) -> bool:
     return any(character in name for character in "*?[")
 
 
-def _is_image(path):
+def _is_image(path: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.parts if part not in (".", ".."))
     return path.suffix.lower() in images.READ_SUFFIXES and path.is_file() and not hidden
 
@@ -79,10 +83,10 @@ class Journal:
         What the masks depend on beside their images, in plain values.
     """
 
-    def __init__(self, folder, key):
+    def __init__(self, folder: PathLike, key: Mapping[str, object]) -> None:
         self.path = Path(folder, JOURNAL)
         self.key = key
-        self.known = {}
+        self.known: dict[str, dict[str, object]] = {}
         if self.path.exists():
             for line in self.path.read_text().splitlines():
                 try:
@@ -91,11 +95,11 @@ class Journal:
                 except (ValueError, TypeError, KeyError):  # cut off where a run died
                     continue
 
-    def _entry(self, image, mask):
+    def _entry(self, image: PathLike, mask: PathLike) -> dict[str, object]:
         made_of = digest([identity(image), self.key])
         return {"mask": str(mask), "made_of": made_of, "is": identity(mask)}
 
-    def is_done(self, image, mask):
+    def is_done(self, image: PathLike, mask: PathLike) -> bool:
         """Tell whether a mask stands as it was written, for this image and key.
 
         Parameters
@@ -115,7 +119,7 @@ class Journal:
             and known == self._entry(image, mask)
         )
 
-    def add(self, image, mask):
+    def add(self, image: PathLike, mask: PathLike) -> None:
         """Note that a mask is done.
 
         Parameters

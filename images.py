@@ -13,15 +13,26 @@ import ctypes
 import io
 import logging
 import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps
+from numpy.typing import ArrayLike
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
-from cli import MORE_MEMORY, InputError, check_input, is_out_of_memory, whole_file
+from cli import (
+    MORE_MEMORY,
+    InputError,
+    PathLike,
+    check_input,
+    is_out_of_memory,
+    whole_file,
+)
 
+
+Colours = Sequence[Sequence[int]]  # of class 0 and class 1: red, green and blue each
 
 READ_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
@@ -56,11 +67,11 @@ class Block(NamedTuple):
     right: int
 
     @property
-    def slices(self):
+    def slices(self) -> tuple[slice, slice]:
         """The rows and columns, a pair of slices."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
-    def within(self, other):
+    def within(self, other: "Block") -> tuple[slice, slice]:
         """Give the block's place within a block around it.
 
         Parameters
@@ -77,7 +88,7 @@ class Block(NamedTuple):
         cols = slice(self.left - other.left, self.right - other.left)
         return rows, cols
 
-    def grown(self, margin, shape):
+    def grown(self, margin: int, shape: Sequence[int]) -> "Block":
         """Give the block with a margin around it, cut off at the image's edges.
 
         Parameters
@@ -103,7 +114,9 @@ class Block(NamedTuple):
 # ------------------------------------------------------------------ in
 
 
-def find_pairs(rgb, gt):
+def find_pairs(
+    rgb: Sequence[PathLike], gt: Sequence[PathLike]
+) -> list[tuple[PathLike, PathLike]]:
     """Pair images with their ground truths: by their order, or by name in two folders.
 
     Parameters
@@ -141,9 +154,9 @@ def find_pairs(rgb, gt):
     return list(zip(rgb, gt, strict=True))
 
 
-def _by_stem(folder):
+def _by_stem(folder: PathLike) -> dict[str, Path]:
     """Give a folder's images by their names without suffix, in order."""
-    found = {}
+    found: dict[str, Path] = {}
     for path in sorted(Path(folder).iterdir()):
         if path.suffix.lower() in READ_SUFFIXES and not path.name.startswith("."):
             if path.stem in found:
@@ -154,7 +167,7 @@ def _by_stem(folder):
     return found
 
 
-def read_rgb(path, max_pixels=None):
+def read_rgb(path: PathLike, max_pixels: int | None = None) -> np.ndarray:
     """Read an image of any of the known formats as 8-bit RGB.
 
     Grey becomes three equal channels, a palette its colours, CMYK its RGB; 16 bits are
@@ -191,7 +204,7 @@ def read_rgb(path, max_pixels=None):
     return np.ascontiguousarray(_pixels(path, image)[..., :3])
 
 
-def read_truth(path):
+def read_truth(path: PathLike) -> tuple[np.ndarray, Colours]:
     """Read a ground truth: an image of exactly two colours.
 
     The darker colour is class 0, the brighter one class 1. Pixels that are not opaque
@@ -239,7 +252,9 @@ def read_truth(path):
     return truth, (tuple(dark), tuple(bright))
 
 
-def read_pair(rgb_path, gt_path):
+def read_pair(
+    rgb_path: PathLike, gt_path: PathLike
+) -> tuple[np.ndarray, np.ndarray, Colours]:
     """Read an image and its ground truth, which must be of one size.
 
     Parameters
@@ -267,7 +282,12 @@ def read_pair(rgb_path, gt_path):
     return rgb, truth, colours
 
 
-def check_same_size(rgb_path, rgb_shape, gt_path, truth_shape):
+def check_same_size(
+    rgb_path: PathLike,
+    rgb_shape: Sequence[int],
+    gt_path: PathLike,
+    truth_shape: Sequence[int],
+) -> None:
     """Refuse a ground truth of another size than its image's.
 
     Parameters
@@ -289,7 +309,7 @@ def check_same_size(rgb_path, rgb_shape, gt_path, truth_shape):
         )
 
 
-def check_pixels(path, height, width, most):
+def check_pixels(path: PathLike, height: int, width: int, most: int) -> None:
     """Refuse an image of more pixels than are allowed.
 
     Parameters
@@ -313,7 +333,7 @@ def check_pixels(path, height, width, most):
 
 
 @contextmanager
-def memory_told(path, pixel_bytes):
+def memory_told(path: PathLike, pixel_bytes: int) -> Iterator[None]:
     """Say how much memory the work on an image takes, where it runs out.
 
     Parameters
@@ -346,19 +366,19 @@ def memory_told(path, pixel_bytes):
         ) from error
 
 
-def _open(path, max_pixels=None):
+def _open(path: PathLike, max_pixels: int | None = None) -> Image.Image:
     """Open and decode an image, whole and upright; every failure is an InputError."""
     check_input(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd tags in a file that can be read
             with Image.open(path, formats=READ_FORMATS) as image:
-                most = max_pixels or Image.MAX_IMAGE_PIXELS
+                most = max_pixels or Image.MAX_IMAGE_PIXELS or MAX_IMAGE_PIXELS
                 check_pixels(path, image.height, image.width, most)
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 return image
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise InputError(
             f"{path}: is no image that can be read (PNG, JPEG, TIFF, WebP or BMP)"
         ) from error
@@ -376,7 +396,9 @@ def _open(path, max_pixels=None):
         raise InputError(f"{path}: damaged image ({error})") from error
 
 
-def _colours_and_opacity(path, image):
+def _colours_and_opacity(
+    path: PathLike, image: Image.Image
+) -> tuple[np.ndarray, np.ndarray]:
     """Give a truth's colours (H, W, 3) uint8 and where it is opaque (H, W) bool."""
     if image.mode.startswith("I") or image.mode == "F":
         grey = _two_values(path, np.asarray(image))
@@ -387,7 +409,7 @@ def _colours_and_opacity(path, image):
     return pixels[..., :3], pixels[..., 3] == 255
 
 
-def _two_values(path, values):
+def _two_values(path: PathLike, values: np.ndarray) -> np.ndarray:
     """Give a truth of 16 or 32 bits, (H, W), in 8: as it is, or by the high byte."""
     found = np.unique(values)
     if len(found) != 2:
@@ -401,7 +423,7 @@ def _two_values(path, values):
     return np.where(values == found[1], high, low).astype(np.uint8)
 
 
-def _not_two(path, noun, found):
+def _not_two(path: PathLike, noun: str, found: list) -> InputError:
     """Make the error that lists what a truth holds instead of two classes."""
     count = f"1 {noun}" if len(found) == 1 else f"{len(found)} {noun}s"
     listed = ", ".join(map(str, found[:6])) + (", ..." if len(found) > 6 else "")
@@ -411,7 +433,7 @@ def _not_two(path, noun, found):
     )
 
 
-def _pixels(path, image):
+def _pixels(path: PathLike, image: Image.Image) -> np.ndarray:
     """Give an image's colours (H, W, 3), or (H, W, 4) where it has transparency."""
     mode = "RGBA" if image.has_transparency_data else "RGB"
     width, height = image.size
@@ -428,13 +450,13 @@ def _pixels(path, image):
         ) from error
 
 
-def _is_lossy(image):
+def _is_lossy(image: Image.Image) -> bool:
     # A WebP file does not say whether it is, so it is taken to be.
     jpeg_in_tiff = image.info.get("compression") == "jpeg"
     return jpeg_in_tiff or image.format in ("JPEG", "MPO", "WEBP")
 
 
-def _two_strongest(colours, counts):
+def _two_strongest(colours: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Pick a lossy truth's two colours, or all where pixels are near to neither.
 
     `colours` is (colours, 3), the strongest first, and `counts` says how many pixels
@@ -451,20 +473,20 @@ def _two_strongest(colours, counts):
     return pair if counts[off].sum() <= 0.01 * counts.sum() else colours
 
 
-def _distance(pixels, colour):
+def _distance(pixels: ArrayLike, colour: ArrayLike) -> np.ndarray:
     """Give the distance of (..., 3) pixels to a colour, in RGB: (...) float32."""
     difference = np.asarray(pixels, np.float32) - np.asarray(colour, np.float32)
     return np.linalg.norm(difference, axis=-1)
 
 
-def _brightness(colour):
+def _brightness(colour: Sequence[int]) -> float:
     return np.dot(colour, (0.299, 0.587, 0.114))
 
 
 # ------------------------------------------------------------------ changed
 
 
-def compressed(rgb, quality):
+def compressed(rgb: np.ndarray, quality: int) -> np.ndarray:
     """Give an image as a JPEG of a certain quality leaves it.
 
     Parameters
@@ -484,7 +506,7 @@ def compressed(rgb, quality):
         return np.array(Image.open(file))
 
 
-def blurred(rgb, radius):
+def blurred(rgb: np.ndarray, radius: float) -> np.ndarray:
     """Give an image as a softer lens would have taken it.
 
     Parameters
@@ -502,7 +524,7 @@ def blurred(rgb, radius):
     return np.array(Image.fromarray(rgb).filter(ImageFilter.GaussianBlur(radius)))
 
 
-def noisy(rgb, spread):
+def noisy(rgb: np.ndarray, spread: float) -> np.ndarray:
     """Give an image as a poorer sensor would have taken it.
 
     Parameters
@@ -524,7 +546,7 @@ def noisy(rgb, spread):
 # ------------------------------------------------------------------ out
 
 
-def write_rgb(path, rgb):
+def write_rgb(path: PathLike, rgb: np.ndarray) -> None:
     """Write an image; the suffix says the format.
 
     Parameters
@@ -540,18 +562,18 @@ def write_rgb(path, rgb):
         The picture is too large for a JPEG.
     """
     with whole_file(path) as temporary:
+        check_jpeg_size(path, rgb.shape)
+        image = Image.fromarray(rgb)
         if _is_jpeg(path):
-            check_jpeg_size(path, rgb.shape)
             # Colours are kept at full resolution: JPEG would else smear a mask's edges.
-            options = {"quality": JPEG_QUALITY, "subsampling": 0}
+            image.save(temporary, quality=JPEG_QUALITY, subsampling=0)
         elif temporary.suffix.lower() in (".tif", ".tiff"):
-            options = {"compression": "tiff_deflate"}
+            image.save(temporary, compression="tiff_deflate")
         else:
-            options = {"compress_level": PNG_LEVEL}
-        Image.fromarray(rgb).save(temporary, **options)
+            image.save(temporary, compress_level=PNG_LEVEL)
 
 
-def check_jpeg_size(path, shape):
+def check_jpeg_size(path: PathLike, shape: Sequence[int]) -> None:
     """Refuse a JPEG that the format cannot hold.
 
     Parameters
@@ -573,11 +595,11 @@ def check_jpeg_size(path, shape):
         )
 
 
-def _is_jpeg(path):
+def _is_jpeg(path: PathLike) -> bool:
     return str(path).lower().endswith((".jpg", ".jpeg"))
 
 
-def write_mask(path, mask, colours):
+def write_mask(path: PathLike, mask: np.ndarray, colours: Colours) -> None:
     """Draw a mask in its two colours, so that it can be read back exactly.
 
     In a JPEG, too: each pixel stays nearer to its own colour than to the other. Two
@@ -600,7 +622,7 @@ def write_mask(path, mask, colours):
     write_rgb(path, drawn_colours(path, colours)[mask])
 
 
-def drawn_colours(path, colours):
+def drawn_colours(path: PathLike, colours: Colours) -> np.ndarray:
     """Choose how the classes are drawn in a file of a mask.
 
     Parameters
@@ -615,14 +637,14 @@ def drawn_colours(path, colours):
     ndarray, (2, 3) or (2,) uint8
         Their colours in this file; two greys where they are grey.
     """
-    colours = np.array(colours, np.uint8)
-    if _is_jpeg(path) and np.ptp(colours.astype(int), axis=0).max() < MIN_JPEG_GAP:
-        colours = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
-    is_grey = (colours == colours[:, :1]).all()
-    return colours[:, 0] if is_grey else colours
+    drawn = np.array(colours, np.uint8)
+    if _is_jpeg(path) and np.ptp(drawn.astype(int), axis=0).max() < MIN_JPEG_GAP:
+        drawn = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
+    is_grey = (drawn == drawn[:, :1]).all()
+    return drawn[:, 0] if is_grey else drawn
 
 
-def write_probabilities(path, probability):
+def write_probabilities(path: PathLike, probability: np.ndarray) -> None:
     """Write probabilities: as 8-bit grey in a PNG, as they are in a TIFF.
 
     Parameters

@@ -8,14 +8,17 @@ more of, and the typical colour and contrast of that class alone tell the light.
 
 Contents
 --------
-The training image   describe
+The training image   Looks, describe
 A new image          glimpse, adapt, adapt_to, known_pixels, warning
 Another day          CHANGES
 """
 
 import copy
+from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 import images
 import segutils
@@ -30,7 +33,17 @@ MOST_OUTSIDE = 0.2  # share of pixels of colours that the training image lacks
 RANGE = (0.5, 99.5)  # percentiles of the training image that its colours lie between
 
 
-def describe(pictures, truths):
+class Looks(TypedDict):
+    """What labelled images look like; `describe` says what the values are."""
+
+    larger: int
+    colour: list[float]
+    contrast: list[float]
+    lowest: list[float]
+    highest: list[float]
+
+
+def describe(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Looks:
     """Say what the labelled images look like, in plain values for the model file.
 
     Parameters
@@ -53,6 +66,7 @@ def describe(pictures, truths):
     contrast = _contrast(pictures, is_larger)
     if contrast is None:  # labelled in thin strokes only
         contrast = _contrast(pictures, [np.ones(t.shape, bool) for t in truths])
+    assert contrast is not None  # train.py refuses images as narrow as that
     pixels = np.concatenate([rgb.reshape(-1, 3) for rgb in pictures])
     lowest, highest = np.percentile(pixels, RANGE, axis=0)
     of_larger = pixels[np.concatenate([where.ravel() for where in is_larger])]
@@ -65,7 +79,7 @@ def describe(pictures, truths):
     }
 
 
-def _typical_colour(pixels):
+def _typical_colour(pixels: np.ndarray) -> np.ndarray:
     """Give the mean of each channel's middle half, of (N, 3) pixels: (3,) float64.
 
     As sturdy as the median, and finer where the values are few.
@@ -76,7 +90,9 @@ def _typical_colour(pixels):
     return ordered[quarter : len(ordered) - quarter].mean(0).clip(1)
 
 
-def _contrast(pictures, where):
+def _contrast(
+    pictures: Sequence[np.ndarray], where: Sequence[np.ndarray]
+) -> np.ndarray | None:
     """Give how far pixels `REACH` apart in a row differ: (3,) float64, or None.
 
     `pictures` are (h, w, 3) uint8; `where` says for each which pixels count, (h, w)
@@ -92,7 +108,7 @@ def _contrast(pictures, where):
     return np.maximum(total / count, 0.1) if count else None
 
 
-def glimpse(height, width):
+def glimpse(height: int, width: int) -> list[segutils.Tile]:
     """Choose the tiles of an image that are looked at: a few, evenly spread.
 
     Parameters
@@ -110,7 +126,9 @@ def glimpse(height, width):
     return [tiles[index] for index in chosen]
 
 
-def adapt(model, looks, rgb):
+def adapt(
+    model: segutils.FCNN, looks: Looks, rgb: np.ndarray
+) -> tuple[segutils.FCNN, np.ndarray]:
     """Adapt a network to the light of an image; `adapt_to` says how.
 
     Parameters
@@ -132,7 +150,9 @@ def adapt(model, looks, rgb):
     return adapt_to(model, looks, segutils.cut(rgb, glimpse(*rgb.shape[:2])))
 
 
-def adapt_to(model, looks, pieces):
+def adapt_to(
+    model: segutils.FCNN, looks: Looks, pieces: Sequence[segutils.Piece]
+) -> tuple[segutils.FCNN, np.ndarray]:
     """Adapt a network to the light of an image, of which some tiles are known.
 
     The colour of the larger class is taken to what it was in training. The image's
@@ -181,7 +201,7 @@ def adapt_to(model, looks, pieces):
     return _in_light(model, looks, light, spread), light
 
 
-def known_pixels(pieces):
+def known_pixels(pieces: Sequence[segutils.Piece]) -> np.ndarray:
     """Gather the pixels of tiles that are known.
 
     Parameters
@@ -197,37 +217,41 @@ def known_pixels(pieces):
     return _chosen(*_cores(pieces))[:, None]
 
 
-def _cores(pieces):
+def _cores(
+    pieces: Sequence[segutils.Piece],
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Give the cores of tiles, (h, w, 3) each, and what is known of each, (h, w)."""
     cores = [pixels[tile.rows.core, tile.cols.core] for tile, pixels in pieces]
     pictures = [np.ma.getdata(core) for core in cores]
-    return pictures, [~np.ma.getmaskarray(core).any(-1) for core in cores]
+    return pictures, [~np.any(np.ma.getmaskarray(core), -1) for core in cores]
 
 
-def _chosen(pictures, where):
+def _chosen(pictures: Sequence[np.ndarray], where: Sequence[np.ndarray]) -> np.ndarray:
     """Gather the pixels (N, 3) of some pictures that count."""
     pairs = zip(pictures, where, strict=True)
     return np.concatenate([rgb[counts] for rgb, counts in pairs])
 
 
-def _ratio(found, known):
+def _ratio(found: ArrayLike, known: ArrayLike) -> np.ndarray:
     """Compare two triples, within what is allowed for: (3,) float64."""
     return np.divide(found, known).clip(1 / STRONGEST, STRONGEST)
 
 
-def _in_light(model, looks, light, spread):
+def _in_light(
+    model: segutils.FCNN, looks: Looks, light: np.ndarray, spread: np.ndarray
+) -> segutils.FCNN:
     """Copy a network for an image `light` times as bright and `spread` as spread."""
     adapted = copy.deepcopy(model)
     mean, std = adapted.normalise.mean, adapted.normalise.std
-    colour, light, spread = (
+    colour, gain, stretch = (
         mean.new_tensor(values) for values in (looks["colour"], light, spread)
     )
-    mean.copy_(colour * light + (mean - colour) * spread)
-    std *= spread
+    mean.copy_(colour * gain + (mean - colour) * stretch)
+    std *= stretch
     return adapted
 
 
-def warning(looks, light, rgb):
+def warning(looks: Looks, light: np.ndarray, rgb: np.ndarray) -> str | None:
     """Say in what an image lies far outside what the training image shows.
 
     Parameters
@@ -260,26 +284,26 @@ def warning(looks, light, rgb):
     return f"{found}: the mask may be wrong (label an image like it, and train on that)"
 
 
-def _share_outside(looks, light, pixels):
+def _share_outside(looks: Looks, light: ArrayLike, pixels: np.ndarray) -> float:
     """Say how many of (..., 3) pixels have colours that the training image lacks."""
-    low, high = (np.multiply(looks[key], light) for key in ("lowest", "highest"))
+    low, high = (np.multiply(c, light) for c in (looks["lowest"], looks["highest"]))
     return ((pixels < low) | (pixels > high)).any(-1).mean()
 
 
 # ------------------------------------------------------------------ another day
 
 
-def _stretched(rgb, factor):
+def _stretched(rgb: np.ndarray, factor: float) -> np.ndarray:
     grey = rgb.mean()
     return _as_bytes((rgb - grey) * factor + grey)
 
 
-def _as_bytes(values):
+def _as_bytes(values: np.ndarray) -> np.ndarray:
     return values.clip(0, 255).round().astype(np.uint8)
 
 
 # What another day, lens or file format does to an image, (H, W, 3) uint8 to the same.
-CHANGES = {
+CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "darker": lambda rgb: _as_bytes(rgb * 0.7),
     "warmer": lambda rgb: _as_bytes(rgb * [1.2, 1, 0.8]),
     "less contrast": lambda rgb: _stretched(rgb, 0.8),

@@ -10,15 +10,18 @@ scored. The *margin* of a pixel is the logit of class 1 less that of class 0.
 """
 
 import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from images import UNLABELLED
 
 
-def segmentation_loss(margin, truth):
+def segmentation_loss(margin: Tensor, truth: Tensor) -> Tensor:
     """Cross-entropy plus soft Dice, over the labelled pixels.
 
     Cross-entropy judges each pixel alone, and a rare class weighs little in it; Dice
@@ -49,7 +52,7 @@ def segmentation_loss(margin, truth):
     return entropy / weight.sum().clamp(min=1) + 1 - dice
 
 
-def scores(mask, truth):
+def scores(mask: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Compare a mask with the truth, over the labelled pixels.
 
     Parameters
@@ -71,7 +74,7 @@ def scores(mask, truth):
     missed = int(np.sum((mask == 0) & (truth == 1)))
     total = int(labelled.sum())
 
-    def ratio(part, whole):
+    def ratio(part: int, whole: int) -> float:
         return part / whole if whole else math.nan
 
     return {
@@ -83,7 +86,9 @@ def scores(mask, truth):
     }
 
 
-def precision_recall(probability, truth, thresholds):
+def precision_recall(
+    probability: np.ndarray, truth: np.ndarray, thresholds: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
     """Give precision and recall of class 1 for many thresholds at once.
 
     Parameters
@@ -110,7 +115,7 @@ def precision_recall(probability, truth, thresholds):
         return hit / (hit + false), hit / np.float64(len(classes[0]))
 
 
-def score_table(title, rows):
+def score_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
     """Lay scores out as a table of plain text.
 
     Parameters
@@ -126,7 +131,7 @@ def score_table(title, rows):
         One line a row; a score that is not defined is shown as "-".
     """
 
-    def line(name, cells):
+    def line(name: str, cells: Iterable[str]) -> str:
         return name.ljust(width) + "".join(cell.rjust(11) for cell in cells)
 
     width = max(map(len, (title, *rows)))

@@ -14,10 +14,10 @@ python predict.py --verify new.png
 import argparse
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -30,11 +30,11 @@ import folders
 import images
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = cli.Parser(description="Segment images with the trained network.")
 
-    def option(name, default, text, **more):
+    def option(name: str, default: object, text: str, **more: Any) -> None:
         parser.add_argument(name, default=default, help=text, **more)
 
     image = "images of any size, or folders of them (data/rgb.png)"
@@ -63,12 +63,15 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def is_folder(output):
+Job = tuple[str, Path]  # an image and its mask
+
+
+def is_folder(output: str) -> bool:
     """Tell whether an output is a folder of masks; a Zarr array is one mask."""
     return Path(output).is_dir() and not bigimages.is_zarr_name(output)
 
 
-def plan(args):
+def plan(args: argparse.Namespace) -> list[Job]:
     """Pair each image with its mask file, and refuse what could not be written."""
     if args.workers is not None and args.workers < 1:
         raise cli.InputError(f"--workers {args.workers}: at least 1 is needed")
@@ -86,7 +89,8 @@ def plan(args):
             raise cli.InputError(
                 f"--{option} {getattr(args, option)}: goes with one image only"
             )
-    outputs = [(m, (*images.WRITE_SUFFIXES, bigimages.ZARR)) for m in masks]
+    suffixes: Sequence[str] = (*images.WRITE_SUFFIXES, bigimages.ZARR)
+    outputs: list[tuple[cli.PathLike, Sequence[str]]] = [(m, suffixes) for m in masks]
     if args.overlay:
         outputs.append((args.overlay, images.WRITE_SUFFIXES))
     if args.probabilities:
@@ -111,12 +115,12 @@ class Picture(NamedTuple):
     truth: np.ndarray | None  # (H, W) uint8
 
 
-def pixel_bytes(args):
+def pixel_bytes(args: argparse.Namespace) -> int:
     """Say how many bytes of memory the work takes for each pixel, at its peak."""
     return 30 if args.gt else 20 if args.overlay or args.probabilities else 10
 
 
-def read(args, job, whole=False):
+def read(args: argparse.Namespace, job: Job, whole: bool = False) -> Picture:
     """Open an image, read it unless it is too large for that, and read its truth."""
     name, output = job
     with images.memory_told(name, pixel_bytes(args)):
@@ -124,14 +128,14 @@ def read(args, job, whole=False):
         by_bands = bigimages.is_large(source) or bigimages.is_zarr_name(output)
         rgb = None if by_bands and not whole else source.whole()
         truth = images.read_truth(args.gt)[0] if args.gt else None
-    if args.gt:
+    if truth is not None:
         images.check_same_size(name, source.shape, args.gt, truth.shape)
     for drawn in filter(None, (output, args.overlay)):
         images.check_jpeg_size(drawn, source.shape)
     return Picture(name, output, source, rgb, truth)
 
 
-def made_with(args):
+def made_with(args: argparse.Namespace) -> dict[str, object]:
     """Say what a mask depends on beside its image, in plain values."""
     model = hashlib.sha256(Path(args.model).read_bytes()).hexdigest()
     return {"model": model, "bands": args.bands, "precision": args.precision}
@@ -141,20 +145,20 @@ class Work(NamedTuple):
     """What is to be done."""
 
     args: argparse.Namespace
-    jobs: list  # of (image file, mask file), without those that are done
+    jobs: list[Job]  # without those that are done
     is_one: bool  # whether one image is asked for, and not many
-    pictures: Iterator  # the images, or what was wrong with them
+    pictures: Iterator[Picture | Exception]  # or what was wrong with them
     journal: folders.Journal | None  # of a folder of masks
 
 
-def begin(argv=None):
+def begin(argv: Sequence[str] | None = None) -> Work:
     """Read the command line, and begin to read the images in another thread."""
     args = parse_args(argv)
     if args.verify:
         cli.check_files([args.verify, args.model], [])
-        return Work(args, [(args.verify, None)], True, iter(()), None)
-    jobs, journal = plan(args), None
-    is_one = len(jobs) == 1
+        return Work(args, [], True, iter(()), None)
+    jobs = plan(args)
+    is_one, journal = len(jobs) == 1, None
     if is_folder(args.output):
         journal = folders.Journal(args.output, made_with(args))
         left = [job for job in jobs if args.overwrite or not journal.is_done(*job)]
@@ -167,6 +171,8 @@ def begin(argv=None):
 
 if __name__ == "__main__":
     begun = cli.begin(begin)  # mistakes are told before the second that torch takes
+
+import torch
 
 import light
 import metrics
@@ -183,9 +189,16 @@ class Prediction(NamedTuple):
     warning: str | None  # in what the picture is unlike the training image
 
 
-def predict(model, looks, precision, with_probabilities, picture):
+def predict(
+    model: segutils.FCNN,
+    looks: light.Looks,
+    precision: torch.dtype,
+    with_probabilities: bool,
+    picture: Picture,
+) -> Prediction:
     """Segment a picture, in its own light."""
     rgb = picture.rgb
+    assert rgb is not None  # those that are read by bands go another way
     adapted, its_light = light.adapt(model, looks, rgb)
     if with_probabilities:
         margin = segutils.margins(adapted, rgb, precision, progress=True)
@@ -204,7 +217,14 @@ class BandedPrediction(NamedTuple):
     warning: str | None
 
 
-def predict_by_bands(args, client, model, looks, precision, picture):
+def predict_by_bands(
+    args: argparse.Namespace,
+    client: "cluster.Client | None",
+    model: segutils.FCNN,
+    looks: light.Looks,
+    precision: torch.dtype,
+    picture: Picture,
+) -> BandedPrediction:
     """Segment a picture that is not held in memory."""
     name, output, source, *_ = picture
     seen = source.cut(light.glimpse(*source.shape))
@@ -217,18 +237,20 @@ def predict_by_bands(args, client, model, looks, precision, picture):
     key = {**made_with(args), "image": bigimages.identity(name), "device": device}
     network = segutils.margins if margins else segutils.segment
     network = partial(network, adapted, precision=precision)
-    shared = client is not None and source.in_any_order
-    width = cluster.SIDE if shared else source.shape[1]
+    workers = client if source.in_any_order else None
+    width = cluster.SIDE if workers else source.shape[1]
     store = bigimages.Store(output, key, source.shape, margins, width, args.overwrite)
-    if shared:
-        cluster.fill(client, store, name, args.bands, network, segutils.HALO)
+    if workers:
+        cluster.fill(workers, store, name, args.bands, network, segutils.HALO)
     else:
         store.fill(source, network, segutils.HALO)
     warning = light.warning(looks, its_light, light.known_pixels(seen))
     return BandedPrediction(picture, store, warning)
 
 
-def write_by_bands(args, colours, prediction):
+def write_by_bands(
+    args: argparse.Namespace, colours: images.Colours, prediction: BandedPrediction
+) -> "Outcome":
     """Write what is asked for of a picture that is not held in memory."""
     picture, store, warning = prediction
     source = picture.source
@@ -244,57 +266,66 @@ def write_by_bands(args, colours, prediction):
             args.probabilities, store, segutils.sigmoid, source.place
         )
     store.remove()
-    return Outcome(picture, counts, warning, scores)
+    return Outcome(picture.name, picture.output, counts, warning, scores)
 
 
 class Outcome(NamedTuple):
     """What is told of a picture when its files are written."""
 
-    picture: Picture
+    name: str
+    output: Path
     counts: np.ndarray  # pixels of class 0 and class 1
     warning: str | None
     scores: dict | None
 
 
-def write(args, colours, prediction):
+def write(
+    args: argparse.Namespace,
+    colours: images.Colours,
+    prediction: Prediction | BandedPrediction,
+) -> Outcome:
     """Write what is asked for of a prediction."""
     if isinstance(prediction, BandedPrediction):
         return write_by_bands(args, colours, prediction)
     picture, mask, probability, warning = prediction
     with images.memory_told(picture.name, pixel_bytes(args)):
         images.write_mask(picture.output, mask, colours)
-        if args.overlay:
+        if args.overlay and picture.rgb is not None:
             images.write_rgb(args.overlay, figures.overlay(picture.rgb, mask))
-        if args.probabilities:
+        if probability is not None:
             images.write_probabilities(args.probabilities, probability)
     counts, scores = np.bincount(mask.ravel(), minlength=2), None
     if picture.truth is not None:
         scores = metrics.scores(mask, picture.truth)
-    return Outcome(picture, counts, warning, scores)
+    return Outcome(picture.name, picture.output, counts, warning, scores)
 
 
-def report(outcome):
+def report(outcome: Outcome) -> None:
     """Print the share of class 1, warnings, and the scores where there is a truth."""
-    picture, counts, warning, scores = outcome
+    name, output, counts, warning, scores = outcome
     share = counts[1] / max(counts.sum(), 1)
-    print(f"{picture.output}: {share:.1%} of {picture.name} is class 1")
+    print(f"{output}: {share:.1%} of {name} is class 1")
     if warning is None and 0 in counts:
         only = counts.argmax()
         warning = f"every pixel is class {only} (is it like the training image?)"
     if warning is not None:
-        cli.warn(f"{picture.name}: {warning}")
+        cli.warn(f"{name}: {warning}")
     if scores is not None:
-        print(metrics.score_table(picture.name, {"network": scores}))
+        print(metrics.score_table(name, {"network": scores}))
 
 
-def predict_all(args, client, pictures):
+def predict_all(
+    args: argparse.Namespace,
+    client: "cluster.Client | None",
+    pictures: Iterable[Picture | Exception],
+) -> Iterator[Outcome | Exception]:
     """Segment and write the pictures; gives for each its outcome or its error."""
     device = segutils.choose_device(args.device)
     model, content = segutils.load_model(args.model, device)
     precision = segutils.choose_precision(args.precision, model)
     looks, colours = content["looks"], content["colours"]
 
-    def segment(picture):
+    def segment(picture: Picture) -> Prediction | BandedPrediction:
         if picture.rgb is None:
             return predict_by_bands(args, client, model, looks, precision, picture)
         with images.memory_told(picture.name, pixel_bytes(args)):
@@ -304,17 +335,19 @@ def predict_all(args, client, pictures):
     return cli.ahead(partial(cli.attempt, partial(write, args, colours)), found)
 
 
-def predict_file(args, job):
+def predict_file(args: argparse.Namespace, job: Job) -> Outcome | Exception:
     """Segment and write one of many pictures, in a worker."""
     picture = cli.attempt(partial(read, args), job)
     (outcome,) = predict_all(args, None, [picture])
-    if isinstance(outcome, Exception):
-        return outcome
-    bare = picture._replace(source=None, rgb=None)  # as little as is told is sent back
-    return outcome._replace(picture=bare)
+    return outcome
 
 
-def report_all(jobs, is_one, outcomes, journal):
+def report_all(
+    jobs: list[Job],
+    is_one: bool,
+    outcomes: Iterable[Outcome | Exception],
+    journal: folders.Journal | None,
+) -> int:
     """Report the outcomes as they come, and what failed at the end; give the code."""
     shown = {"unit": "image", "disable": True if is_one else None}
     failed = []
@@ -336,7 +369,7 @@ def report_all(jobs, is_one, outcomes, journal):
     return 1 if failed else 0
 
 
-def check_machine(args):
+def check_machine(args: argparse.Namespace) -> int:
     """Tell whether this machine computes as it should; gives the exit code."""
     device = segutils.choose_device(args.device)
     model, content = segutils.load_model(args.model, device)
@@ -351,7 +384,7 @@ def check_machine(args):
     return 0 if is_well else 1
 
 
-def finish(work):
+def finish(work: Work) -> int:
     """Segment the pictures, write and report what is found; give the exit code."""
     args, jobs, is_one, pictures, journal = work
     if args.verify:
@@ -364,7 +397,7 @@ def finish(work):
         return report_all(jobs, is_one, outcomes, journal)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Segment images, as the command line says."""
     return finish(begin(argv))
 

@@ -12,20 +12,25 @@ Between ranks    average, gather, from_first
 
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from cli import InputError
 
+
+Value = TypeVar("Value")
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 
 # ------------------------------------------------------------------ the group
 
 
-def join(device):
+def join(device: torch.device) -> None:
     """Join the group that torchrun started; without torchrun, do nothing.
 
     Ranks other than 0 print nothing from then on, and each takes a GPU of its own.
@@ -65,11 +70,11 @@ def join(device):
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
-def _joined():
+def _joined() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def number():
+def number() -> int:
     """Give this process's rank.
 
     Returns
@@ -80,7 +85,7 @@ def number():
     return dist.get_rank() if _joined() else 0
 
 
-def count():
+def count() -> int:
     """Count the ranks.
 
     Returns
@@ -91,7 +96,7 @@ def count():
     return dist.get_world_size() if _joined() else 1
 
 
-def restarted():
+def restarted() -> bool:
     """Say whether torchrun started the ranks anew, after one was lost.
 
     Returns
@@ -103,7 +108,7 @@ def restarted():
     return any(gather(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0))
 
 
-def own_seed(seed):
+def own_seed(seed: int) -> int:
     """Give each rank a seed of its own.
 
     Parameters
@@ -123,7 +128,7 @@ def own_seed(seed):
 
 
 @contextmanager
-def _losses_told():
+def _losses_told() -> Iterator[None]:
     """Tell in one line that a rank was lost; each backend tells it in another way."""
     try:
         yield
@@ -133,7 +138,7 @@ def _losses_told():
         ) from error
 
 
-def average(tensors):
+def average(tensors: Sequence[Tensor]) -> None:
     """Average tensors over all ranks, in place.
 
     Parameters
@@ -151,7 +156,7 @@ def average(tensors):
         tensor.copy_(mean.view_as(tensor))
 
 
-def gather(value):
+def gather(value: Value) -> list[Value]:
     """Give every rank the values of all ranks.
 
     Parameters
@@ -171,7 +176,7 @@ def gather(value):
     return values
 
 
-def from_first(function):
+def from_first(function: Callable[[], Value]) -> Value:
     """Call a function in rank 0 alone, and give every rank what it returns.
 
     Parameters
@@ -184,7 +189,7 @@ def from_first(function):
     object
         What it returned.
     """
-    given = [function() if number() == 0 else None]
+    given: list[Any] = [function() if number() == 0 else None]
     if count() > 1:
         with _losses_told():
             dist.broadcast_object_list(given, 0)

@@ -12,11 +12,13 @@ other: one image to the code that draws and cuts, with no patch across two of th
 """
 
 import math
+from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cli import InputError
 from images import UNLABELLED, Block
@@ -30,7 +32,7 @@ GUARD = RECEPTIVE_RADIUS + 1  # pixels around the held-out block; even, as tiles
 SMALLEST_PATCH = 8  # pixels a side
 
 
-def hold_out(truth, share=0.2, places=5):
+def hold_out(truth: np.ndarray, share: float = 0.2, places: int = 5) -> Block:
     """Choose the block of the image that is kept from training, for validation.
 
     Of a grid of places it takes the one whose share of class 1 is nearest to the whole
@@ -64,7 +66,7 @@ def hold_out(truth, share=0.2, places=5):
     for place in product(np.linspace(0, 1, places), repeat=2):
         top, left = ((shape - size) * place).astype(int) // 2 * 2
         block = Block(*map(int, (top, left, top + size[0], left + size[1])))
-        guarded = block.grown(GUARD, shape)
+        guarded = block.grown(GUARD, truth.shape)
         beside = (guarded.top, guarded.left, *(shape - guarded[2:]))
         inside = [where[block.slices].sum() for where in classes]
         seen = [where[guarded.slices].sum() for where in classes]
@@ -92,7 +94,7 @@ class Scene(NamedTuple):
     patch: int  # pixels a side: the largest training patch that fits
 
 
-def split_scene(rgb, truth, largest):
+def split_scene(rgb: np.ndarray, truth: np.ndarray, largest: int) -> Scene:
     """Split a labelled image into a held-out block and what is left for training.
 
     Parameters
@@ -121,7 +123,7 @@ def split_scene(rgb, truth, largest):
 # ------------------------------------------------------------------ patches
 
 
-def training_pixels(truth, block):
+def training_pixels(truth: np.ndarray, block: Block) -> int:
     """Count the pixels that lie outside the held-out block and its guard band.
 
     Parameters
@@ -139,7 +141,7 @@ def training_pixels(truth, block):
     return truth.size - truth[block.grown(GUARD, truth.shape).slices].size
 
 
-def patch_size(truth, block, largest):
+def patch_size(truth: np.ndarray, block: Block, largest: int) -> int:
     """Choose the patches' side: the largest that fits, halved where it must be.
 
     Parameters
@@ -172,7 +174,7 @@ def patch_size(truth, block, largest):
     )
 
 
-def _patch_counts(truth, block, size):
+def _patch_counts(truth: np.ndarray, block: Block, size: int) -> list[np.ndarray]:
     """Count each place's labelled pixels and those of the rarer class.
 
     Both are (H - size + 1, W - size + 1), and 0 where a patch would reach into the
@@ -195,7 +197,9 @@ def _patch_counts(truth, block, size):
     return counts
 
 
-def origin_weights(truth, block, size, rare_share=0.5):
+def origin_weights(
+    truth: np.ndarray, block: Block, size: int, rare_share: float = 0.5
+) -> np.ndarray:
     """Say how likely each place is to be the top left corner of a training patch.
 
     A part of the patches is drawn evenly; the others lie around a pixel of the rarer
@@ -222,7 +226,7 @@ def origin_weights(truth, block, size, rare_share=0.5):
     return (1 - rare_share) * even / even.sum() + rare_share * rare / rare.sum()
 
 
-def draw_origins(weights, count, generator):
+def draw_origins(weights: np.ndarray, count: int, generator: torch.Generator) -> Tensor:
     """Draw the top left corners of patches.
 
     Parameters
@@ -247,7 +251,7 @@ def draw_origins(weights, count, generator):
     return torch.stack([places // width, places % width], 1)
 
 
-def coverage(weights, size):
+def coverage(weights: np.ndarray, size: int) -> np.ndarray:
     """Say how likely a patch is to contain each pixel.
 
     Parameters
@@ -270,7 +274,14 @@ def coverage(weights, size):
     return sums.clip(0)  # not a little under it, by rounding
 
 
-def cut_patches(versions, truth, which, origins, size, symmetries):
+def cut_patches(
+    versions: Tensor,
+    truth: Tensor,
+    which: Tensor,
+    origins: Tensor,
+    size: int,
+    symmetries: Tensor,
+) -> tuple[Tensor, Tensor]:
     """Cut patches out of an image, each turned by one of the square's 8 symmetries.
 
     Parameters
@@ -309,7 +320,9 @@ def cut_patches(versions, truth, which, origins, size, symmetries):
     return patches.permute(0, 3, 1, 2).float(), truth[rows, cols]
 
 
-def jitter(patches, strengths, generator):
+def jitter(
+    patches: Tensor, strengths: Sequence[float], generator: torch.Generator
+) -> Tensor:
     """Change the light of each patch: brightness, contrast and colour.
 
     Parameters
@@ -328,7 +341,7 @@ def jitter(patches, strengths, generator):
         The changed patches; values may leave 0 to 255.
     """
 
-    def factor(spread, channels):
+    def factor(spread: float, channels: int) -> Tensor:
         drawn = torch.rand(len(patches), channels, 1, 1, generator=generator)
         return torch.exp((2 * drawn - 1) * spread).to(patches.device)
 
@@ -341,7 +354,7 @@ def jitter(patches, strengths, generator):
 # ------------------------------------------------------------------ several images
 
 
-def sheet(pictures, rows=0):
+def sheet(pictures: Sequence[np.ndarray], rows: int = 0) -> np.ndarray:
     """Lay pictures one below the other on a sheet as wide as the widest.
 
     Parameters
@@ -369,7 +382,7 @@ def sheet(pictures, rows=0):
     return whole
 
 
-def sheet_weights(scenes, size):
+def sheet_weights(scenes: Sequence[Scene], size: int) -> np.ndarray:
     """Say how likely each place of the sheet is to be a patch's top left corner.
 
     An image has as large a share of the patches as of the labelled pixels that are left

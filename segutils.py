@@ -19,17 +19,18 @@ import io
 import platform
 import time
 import warnings
-from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from cli import InputError, ahead, check_input, warn, whole_file
+from cli import InputError, PathLike, ahead, check_input, warn, whole_file
+from images import Colours
 
 
 MAX_SIDE = 256  # pixels: the most rows or columns in one forward pass
@@ -45,12 +46,15 @@ class Normalise(nn.Module):
     cannot scale an image in two ways.
     """
 
-    def __init__(self):
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(3))
         self.register_buffer("std", torch.ones(3))
 
-    def fit(self, rgb):
+    def fit(self, rgb: np.ndarray) -> None:
         """Take the constants from an image, or from the pixels of several.
 
         Parameters
@@ -63,7 +67,7 @@ class Normalise(nn.Module):
         # A channel without spread (a grey ramp in red, say) must not divide by zero.
         self.std.copy_(torch.from_numpy(values.std(0)).clamp(min=1))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, 3, H, W) values of 0 to 255."""
         return (x - self.mean[:, None, None]) / self.std[:, None, None]
 
@@ -75,25 +79,23 @@ class FCNN(nn.Sequential):
     field from the same list.
     """
 
-    def __init__(self):
-        layers = [
-            ("normalise", Normalise()),  # (B, 3, H, W), 0 to 255 in
-            ("conv1", nn.Conv2d(3, 16, 3, padding=1)),  # (B, 16, H, W)
-            ("norm1", nn.BatchNorm2d(16)),
-            ("relu1", nn.ReLU()),
-            ("conv2", nn.Conv2d(16, 32, 3, padding=1)),  # (B, 32, H, W)
-            ("norm2", nn.BatchNorm2d(32)),
-            ("relu2", nn.ReLU()),
-            ("pool", nn.MaxPool2d(2)),  # (B, 32, H/2, W/2)
-            ("conv3", nn.Conv2d(32, 16, 3, padding=1)),  # (B, 16, H/2, W/2)
-            ("norm3", nn.BatchNorm2d(16)),
-            ("relu3", nn.ReLU()),
-            ("upsample", nn.Upsample(scale_factor=2)),  # nearest: (B, 16, H, W)
-            ("conv4", nn.Conv2d(16, 2, 5, padding=2)),  # (B, 2, H, W)
-        ]
-        super().__init__(OrderedDict(layers))
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalise = Normalise()  # (B, 3, H, W), 0 to 255 in
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1)  # (B, 16, H, W)
+        self.norm1 = nn.BatchNorm2d(16)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(16, 32, 3, padding=1)  # (B, 32, H, W)
+        self.norm2 = nn.BatchNorm2d(32)
+        self.relu2 = nn.ReLU()
+        self.pool = nn.MaxPool2d(2)  # (B, 32, H/2, W/2)
+        self.conv3 = nn.Conv2d(32, 16, 3, padding=1)  # (B, 16, H/2, W/2)
+        self.norm3 = nn.BatchNorm2d(16)
+        self.relu3 = nn.ReLU()
+        self.upsample = nn.Upsample(scale_factor=2)  # nearest: (B, 16, H, W)
+        self.conv4 = nn.Conv2d(16, 2, 5, padding=2)  # (B, 2, H, W)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """Give each pixel its two logits.
 
         Parameters
@@ -115,10 +117,10 @@ class FCNN(nn.Sequential):
         x = self.relu1(self.norm1(self.conv1(self.normalise(x))))
         x = self.relu2(self.pool(self.norm2(self.conv2(x))))  # a quarter of the ReLUs
         x = self.relu3(self.norm3(self.conv3(x)))
-        weight, bias = _fold_upsampling(self.conv4.weight, self.conv4.bias)
+        weight, bias = _fold_upsampling(*self.conv4.parameters())
         return F.pixel_shuffle(F.conv2d(x, weight, bias, padding=1), 2)
 
-    def literal(self, x):
+    def literal(self, x: Tensor) -> Tensor:
         """Give the logits layer by layer: slower, and the definition of `forward`.
 
         Parameters
@@ -140,14 +142,16 @@ class FCNN(nn.Sequential):
         return super().forward(x)
 
 
-def _fold_norm(conv, norm):
+def _fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Fold a batch normalisation into the convolution before it."""
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    weight = conv.weight * scale[:, None, None, None]
-    return weight, (conv.bias - norm.running_mean) * scale + norm.bias
+    weight, bias = conv.parameters()
+    gain, shift = norm.parameters()
+    mean, variance, _ = norm.buffers()  # the last one counts batches
+    scale = gain / torch.sqrt(variance + norm.eps)
+    return weight * scale[:, None, None, None], (bias - mean) * scale + shift
 
 
-def _fold_upsampling(weight, bias):
+def _fold_upsampling(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Fold a nearest upsampling by 2 into the 5x5 convolution after it.
 
     An output pixel's 5 taps fall on 3 pixels of the small map; which, depends on
@@ -179,19 +183,16 @@ class Folded:
         What the convolutions compute in; float32 is exact to rounding.
     """
 
-    def __init__(self, model, precision=torch.float32):
+    def __init__(self, model: FCNN, precision: torch.dtype = torch.float32) -> None:
         # The mean is not folded: at the image's edge the layers pad with zeros, which
         # stand for the mean.
         self.mean = model.normalise.mean
         first, bias = _fold_norm(model.conv1, model.norm1)
-        last = model.conv4
         pairs = [
             (first / model.normalise.std[:, None, None], bias),
             _fold_norm(model.conv2, model.norm2),
             _fold_norm(model.conv3, model.norm3),
-            _fold_upsampling(
-                last.weight[1:] - last.weight[:1], last.bias[1:] - last.bias[:1]
-            ),
+            _fold_upsampling(*(p[1:] - p[:1] for p in model.conv4.parameters())),
         ]
         self.precision = precision
         self.pairs = [
@@ -199,7 +200,7 @@ class Folded:
             for w, b in pairs
         ]
 
-    def __call__(self, rgb):
+    def __call__(self, rgb: Tensor) -> Tensor:
         """Give each pixel its margin.
 
         Parameters
@@ -246,7 +247,7 @@ class Graphed:
         The GPU.
     """
 
-    def __init__(self, network, device):
+    def __init__(self, network: Folded, device: torch.device) -> None:
         self.network = network
         self.rgb = torch.zeros(
             (1, MAX_SIDE, MAX_SIDE, 3), dtype=torch.uint8, device=device
@@ -260,7 +261,7 @@ class Graphed:
         with torch.cuda.graph(self.graph):
             self.margin = network(self.rgb)
 
-    def __call__(self, rgb):
+    def __call__(self, rgb: Tensor) -> Tensor:
         """Give each pixel its margin, as `Folded` does."""
         if rgb.shape != self.rgb.shape:
             return self.network(rgb)
@@ -269,7 +270,7 @@ class Graphed:
         return self.margin.clone()
 
 
-def _fastest(network, device):
+def _fastest(network: Folded, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Give the fastest form of a folded network that is as good on this device."""
     if device.type != "cuda":
         return network
@@ -282,7 +283,7 @@ def _fastest(network, device):
     return graphed if same else network
 
 
-def _pool(x):
+def _pool(x: Tensor) -> Tensor:
     """Pool 2x2 as `MaxPool2d` does, faster where the channels are last in memory.
 
     `x` is overwritten: memory that is new to the processor's cache costs more than the
@@ -295,7 +296,7 @@ def _pool(x):
     return x.permute(0, 3, 1, 2)  # (B, C, H/2, W/2)
 
 
-def check_budget(shape):
+def check_budget(shape: Sequence[int]) -> None:
     """Refuse an input of the network that breaks the 256 rule.
 
     Parameters
@@ -328,7 +329,7 @@ def check_budget(shape):
         )
 
 
-def input_span(model, start, stop):
+def input_span(model: FCNN, start: int, stop: int) -> tuple[int, int]:
     """Find the input rows (or columns) that given output rows depend on.
 
     Parameters
@@ -345,13 +346,15 @@ def input_span(model, start, stop):
     """
     for layer in reversed(model):
         if isinstance(layer, nn.Conv2d):
-            before = layer.padding[0]
+            before = int(layer.padding[0])
             after = layer.kernel_size[0] - 1 - before
             start, stop = start - before, stop + after
         elif isinstance(layer, nn.Upsample):
+            assert isinstance(layer.scale_factor, float)  # one for rows and columns
             factor = int(layer.scale_factor)
             start, stop = start // factor, -(-stop // factor)
         elif isinstance(layer, nn.MaxPool2d):
+            assert isinstance(layer.kernel_size, int)
             start, stop = start * layer.kernel_size, stop * layer.kernel_size
     return start, stop
 
@@ -376,7 +379,7 @@ class Span(NamedTuple):
     core_stop: int
 
     @property
-    def core(self):
+    def core(self) -> slice:
         """The core's place within the tile, a slice."""
         return slice(self.core_start - self.start, self.core_stop - self.start)
 
@@ -388,12 +391,16 @@ class Tile(NamedTuple):
     cols: Span
 
     @property
-    def core(self):
+    def core(self) -> tuple[slice, slice]:
         """The core's place within the image, a pair of slices."""
-        return tuple(slice(s.core_start, s.core_stop) for s in self)
+        rows, cols = (slice(s.core_start, s.core_stop) for s in self)
+        return rows, cols
 
 
-def spans(length, side=MAX_SIDE):
+Piece = tuple[Tile, np.ndarray]  # a tile and its pixels, (h, w, 3) uint8
+
+
+def spans(length: int, side: int = MAX_SIDE) -> list[Span]:
     """Cover a length with overlapping spans of at most 256 pixels.
 
     Parameters
@@ -425,7 +432,7 @@ def spans(length, side=MAX_SIDE):
     return found
 
 
-def tiles(height, width, side=MAX_SIDE):
+def tiles(height: int, width: int, side: int = MAX_SIDE) -> list[Tile]:
     """Cut an image into tiles that the network may see.
 
     Parameters
@@ -453,7 +460,7 @@ def tiles(height, width, side=MAX_SIDE):
 # ------------------------------------------------------------------ prediction
 
 
-def cut(rgb, chosen):
+def cut(rgb: np.ndarray, chosen: Iterable[Tile]) -> list[Piece]:
     """Cut tiles out of an image.
 
     Parameters
@@ -485,7 +492,7 @@ def cut(rgb, chosen):
     ]
 
 
-def _made_even(tile, pixels):
+def _made_even(tile: Tile, pixels: np.ndarray) -> np.ndarray:
     """Repeat the last row or column where an odd edge of the image cuts them off."""
     below = tile.rows.stop - tile.rows.start - pixels.shape[0]
     right = tile.cols.stop - tile.cols.start - pixels.shape[1]
@@ -494,7 +501,12 @@ def _made_even(tile, pixels):
     return np.ma.getdata(pixels)  # (h, w, 3), both even
 
 
-def tile_margins(model, pieces, precision=torch.float32, progress=False):
+def tile_margins(
+    model: FCNN,
+    pieces: Sequence[Piece],
+    precision: torch.dtype = torch.float32,
+    progress: bool = False,
+) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
     """Run the network over tiles of an image.
 
     Parameters
@@ -523,7 +535,7 @@ def tile_margins(model, pieces, precision=torch.float32, progress=False):
     threads = all_threads if device.type == "cpu" else 1
 
     @torch.inference_mode()
-    def margin(piece):
+    def margin(piece: Piece) -> tuple[tuple[slice, slice], np.ndarray]:
         tile = piece[0]
         pixels = torch.from_numpy(_made_even(*piece)).to(device)  # (h, w, 3)
         core = network(pixels[None])[0, tile.rows.core, tile.cols.core]
@@ -538,11 +550,13 @@ def tile_margins(model, pieces, precision=torch.float32, progress=False):
         torch.set_num_threads(all_threads)  # for whatever thread comes after
 
 
-def _use_one_thread():
+def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def seconds_a_tile(model, pieces, precision=torch.float32):
+def seconds_a_tile(
+    model: FCNN, pieces: Sequence[Piece], precision: torch.dtype = torch.float32
+) -> float:
     """Time the network on tiles of an image, all threads at work.
 
     Parameters
@@ -565,7 +579,12 @@ def seconds_a_tile(model, pieces, precision=torch.float32):
     return (time.perf_counter() - start) / len(pieces)
 
 
-def margins(model, rgb, precision=torch.float32, progress=False):
+def margins(
+    model: FCNN,
+    rgb: np.ndarray,
+    precision: torch.dtype = torch.float32,
+    progress: bool = False,
+) -> np.ndarray:
     """Give every pixel's margin: how far the network leans towards class 1.
 
     Parameters
@@ -596,7 +615,7 @@ def margins(model, rgb, precision=torch.float32, progress=False):
     return whole
 
 
-def sigmoid(margin):
+def sigmoid(margin: np.ndarray) -> np.ndarray:
     """Turn margins into probabilities of class 1.
 
     NumPy computes each value alike wherever it stands in the array; PyTorch rounds the
@@ -616,7 +635,7 @@ def sigmoid(margin):
         return 1 / (1 + np.exp(-margin))
 
 
-def probabilities(model, rgb):
+def probabilities(model: FCNN, rgb: np.ndarray) -> np.ndarray:
     """Give every pixel's probability of class 1.
 
     Parameters
@@ -639,7 +658,12 @@ def probabilities(model, rgb):
     return sigmoid(margins(model, rgb))
 
 
-def segment(model, rgb, precision=torch.float32, progress=False):
+def segment(
+    model: FCNN,
+    rgb: np.ndarray,
+    precision: torch.dtype = torch.float32,
+    progress: bool = False,
+) -> np.ndarray:
     """Give every pixel its class.
 
     Parameters
@@ -675,7 +699,13 @@ def segment(model, rgb, precision=torch.float32, progress=False):
 MODEL_FORMAT = "one-image segmentation model, 2"
 
 
-def save_model(path, weights, colours, looks, facts):
+def save_model(
+    path: PathLike,
+    weights: Mapping[str, Tensor],
+    colours: Colours,
+    looks: Mapping[str, object],
+    facts: Mapping[str, object],
+) -> None:
     """Write a model file: tensors and plain values only.
 
     Parameters
@@ -710,7 +740,9 @@ def save_model(path, weights, colours, looks, facts):
         temporary.write_bytes(buffer.getvalue())
 
 
-def load_model(path, device="cpu"):
+def load_model(
+    path: PathLike, device: str | torch.device = "cpu"
+) -> tuple[FCNN, dict[str, Any]]:
     """Read a model file, without running any code it may hold.
 
     Parameters
@@ -764,20 +796,22 @@ def load_model(path, device="cpu"):
     return model.to(device), content
 
 
-def _types(weights):
+def _types(
+    weights: Mapping[str, Tensor],
+) -> dict[str, tuple[torch.dtype, torch.layout]]:
     return {name: (value.dtype, value.layout) for name, value in weights.items()}
 
 
 @torch.no_grad()
-def _answers_are_finite(model):
+def _answers_are_finite(model: FCNN) -> bool:
     """Say whether the network works: not with NaN, overflow or a spread of 0."""
     black_and_white = torch.zeros((1, 16, 16, 3), dtype=torch.uint8)
     black_and_white[:, 8:] = 255
     weights_are_finite = all(w.isfinite().all() for w in model.state_dict().values())
-    return weights_are_finite and Folded(model)(black_and_white).isfinite().all()
+    return weights_are_finite and bool(Folded(model)(black_and_white).isfinite().all())
 
 
-def _are_two_colours(colours):
+def _are_two_colours(colours: Any) -> bool:
     try:
         dark, bright = (bytes(list(colour)) for colour in colours)  # 0 to 255 each
         return len(dark) == len(bright) == 3 and dark != bright
@@ -785,13 +819,13 @@ def _are_two_colours(colours):
         return False
 
 
-def _are_looks(looks):
+def _are_looks(looks: Any) -> bool:
     try:
         keys = ("colour", "contrast", "lowest", "highest")
         values = np.array([looks[key] for key in keys], float)
         possible = values.shape == (4, 3) and ((values >= 0) & (values <= 255)).all()
         # What other images are divided by cannot be 0.
-        return possible and values[:2].all() and looks["larger"] in (0, 1)
+        return bool(possible and values[:2].all() and looks["larger"] in (0, 1))
     except (TypeError, ValueError, KeyError, IndexError, OverflowError, RuntimeError):
         return False
 
@@ -799,7 +833,7 @@ def _are_looks(looks):
 # ------------------------------------------------------------------ the device
 
 
-def choose_device(name):
+def choose_device(name: str) -> torch.device:
     """Find the device to run on, and make its arithmetic plain and repeatable.
 
     Parameters
@@ -827,13 +861,13 @@ def choose_device(name):
     if not there[name]:
         raise InputError(f"--device {name}: there is none here (use --device cpu)")
     # TF32 rounds the inputs of convolutions to 10 bits; cuDNN may else pick an
-    # algorithm that sums in another order on each run.
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    # algorithm that sums in another order on each run. (torch's hints lack `conv`.)
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = True
     return torch.device(name)
 
 
-def choose_precision(name, model):
+def choose_precision(name: str, model: FCNN) -> torch.dtype:
     """Find what the convolutions compute in.
 
     On some processors bf16 is twice as fast as float32, on others half as fast, and
@@ -864,7 +898,7 @@ def choose_precision(name, model):
     return torch.float32
 
 
-def _tile_seconds(model, precision):
+def _tile_seconds(model: FCNN, precision: torch.dtype) -> float:
     """Time the network on one tile, the best of some runs."""
     device = model.conv1.weight.device
     with torch.no_grad():

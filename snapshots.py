@@ -4,11 +4,14 @@ import hashlib
 import io
 import time
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from cli import InputError, check_input, whole_file
+from cli import InputError, PathLike, check_input, whole_file
 
 
 SNAPSHOT_FORMAT = "one-image segmentation training, 1"
@@ -28,18 +31,22 @@ class Snapshots:
         The least time from one snapshot to the next.
     """
 
-    def __init__(self, path, key, seconds):
+    def __init__(
+        self, path: PathLike, key: Mapping[str, int | str], seconds: float
+    ) -> None:
         self.path = Path(path)
         self.key = key
         self.seconds = seconds
-        self.state = None  # what the training goes on from, once it is read
+        self.state: dict[str, Any] | None = (
+            None  # what the training goes on from, once it is read
+        )
         self.written = time.monotonic()  # or rather begun, before the first one
 
-    def is_due(self):
+    def is_due(self) -> bool:
         """Say whether enough time has passed since the last snapshot."""
         return time.monotonic() - self.written >= self.seconds
 
-    def write(self, state):
+    def write(self, state: Mapping[str, object]) -> None:
         """Write a snapshot.
 
         Parameters
@@ -54,7 +61,7 @@ class Snapshots:
             temporary.write_bytes(buffer.getbuffer())
         self.written = time.monotonic()
 
-    def read(self):
+    def read(self) -> dict[str, Any] | None:
         """Read the last snapshot, without running any code that the file may hold.
 
         Returns
@@ -88,17 +95,17 @@ class Snapshots:
                 )
         return state
 
-    def _refusal(self, problem):
+    def _refusal(self, problem: str) -> InputError:
         return InputError(
             f"{self.path}: {problem} (leave out --resume to train from the start)"
         )
 
-    def remove(self):
+    def remove(self) -> None:
         """Remove the file, if there is one."""
         self.path.unlink(missing_ok=True)
 
 
-def digest(arrays):
+def digest(arrays: Iterable[np.ndarray]) -> str:
     """Give a short name to the contents of arrays.
 
     Parameters
@@ -114,5 +121,5 @@ def digest(arrays):
     found = hashlib.sha256()
     for array in arrays:
         found.update(repr((array.shape, array.dtype.str)).encode())
-        found.update(array.ravel())
+        found.update(array.ravel().data)
     return found.hexdigest()[:16]

@@ -14,11 +14,13 @@ Ctrl-C ends the training and keeps the best weights so far. After any other end,
 --resume goes on.
 """
 
+import argparse
 import copy
 import math
 import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -26,6 +28,10 @@ from tqdm.auto import tqdm
 import cli
 import figures
 import images
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 STEPS = 3000  # optimiser steps, unless --epochs says otherwise
@@ -44,11 +50,11 @@ MIN_SIDE = 32  # pixels: a smaller image has no room for patches and a held-out 
 SNAPSHOT = 5  # seconds, at least, from one snapshot to the next
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = cli.Parser(description="Train the network on labelled images.")
 
-    def option(name, default, text, **more):
+    def option(name: str, default: object, text: str, **more: Any) -> None:
         parser.add_argument(name, default=default, help=text, **more)
 
     several = {"nargs": "+", "metavar": "IMAGE"}
@@ -80,6 +86,7 @@ if __name__ == "__main__":
     cli.begin(parse_args)  # --help and mistakes, before the second that torch takes
 
 import torch
+from torch import Tensor
 
 import light
 import metrics
@@ -87,11 +94,18 @@ import ranks
 import sampling
 import segutils
 import snapshots
+from sampling import Scene
+from segutils import FCNN
 
 
-def load(args):
+Weights = dict[str, Tensor]
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+def load(args: argparse.Namespace) -> tuple[list[Scene], images.Colours]:
     """Read and split the labelled images; gives their truths' two colours, too."""
-    scenes, colours = [], None
+    scenes: list[Scene] = []
+    colours: images.Colours = []  # those of the first truth
     for rgb_path, gt_path in args.pairs:
         rgb, truth, drawn_in = images.read_pair(rgb_path, gt_path)
         height, width = truth.shape
@@ -119,34 +133,34 @@ def load(args):
     return scenes, colours
 
 
-def image_versions(rgb):
+def image_versions(rgb: np.ndarray) -> np.ndarray:
     """Give the image as it is and as other cameras and files have it: (V, H, W, 3)."""
     return np.stack([rgb, *(version(rgb) for version in VERSIONS)])
 
 
-def draw_versions(count, generator):
+def draw_versions(count: int, generator: torch.Generator) -> Tensor:
     """Draw a version for each patch: the image itself half of the time."""
     drawn = torch.randint(2 * len(VERSIONS), (count,), generator=generator)
     return (drawn - len(VERSIONS) + 1).clamp(min=0)
 
 
-def margins_inside(model, rgb, block):
+def margins_inside(model: FCNN, rgb: np.ndarray, block: images.Block) -> np.ndarray:
     """Give a block's margins as they are in the whole image."""
     around = block.grown(sampling.GUARD, rgb.shape[:2])
     return segutils.margins(model, rgb[around.slices])[block.within(around)]
 
 
-def pooled(pictures):
+def pooled(pictures: Iterable[np.ndarray]) -> np.ndarray:
     """Put the pixels of several pictures (h, w) together: (N,)."""
     return np.concatenate([picture.ravel() for picture in pictures])
 
 
-def held_out_truth(scenes):
+def held_out_truth(scenes: Sequence[Scene]) -> np.ndarray:
     """Give the classes of the held-out blocks' pixels: (N,)."""
     return pooled([scene.truth[scene.block.slices] for scene in scenes])
 
 
-def evaluate(model, scenes):
+def evaluate(model: FCNN, scenes: Sequence[Scene]) -> tuple[float, dict[str, float]]:
     """Give the loss and the scores of the held-out blocks."""
     margin = pooled([margins_inside(model, s.rgb, s.block) for s in scenes])  # (N,)
     answer = held_out_truth(scenes)
@@ -160,21 +174,28 @@ class Epoch(NamedTuple):
     number: int  # from 1
     training_loss: float
     held_out_loss: float
-    scores: dict  # of the held-out block
+    scores: dict[str, float]  # of the held-out block
 
 
 def train(
-    model, scenes, size, epochs, steps, seed, peak_rate=LEARNING_RATE, keeper=None
-):
+    model: FCNN,
+    scenes: Sequence[Scene],
+    size: int,
+    epochs: int,
+    steps: int,
+    seed: int,
+    peak_rate: float = LEARNING_RATE,
+    keeper: snapshots.Snapshots | None = None,
+) -> Iterator[Epoch]:
     """Train the model, `epochs` times `steps` batches; yields after each epoch.
 
     `keeper` keeps snapshots, and has the state of the one to go on from, if any.
     """
     device = model.conv1.weight.device
-    versions = sampling.sheet([image_versions(scene.rgb) for scene in scenes], rows=1)
-    versions = torch.from_numpy(versions).to(device)  # (V, H, W, 3)
-    classes = sampling.sheet([scene.truth for scene in scenes])
-    classes = torch.from_numpy(classes).to(device)  # (H, W)
+    seen = sampling.sheet([image_versions(scene.rgb) for scene in scenes], rows=1)
+    versions = torch.from_numpy(seen).to(device)  # (V, H, W, 3)
+    truths = sampling.sheet([scene.truth for scene in scenes])
+    classes = torch.from_numpy(truths).to(device)  # (H, W)
     weights = sampling.sheet_weights(scenes, size)
     batch = segutils.MAX_PIXELS // size**2  # patches in the budget of one forward pass
     generator = torch.Generator().manual_seed(ranks.own_seed(seed))
@@ -184,8 +205,13 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, peak_rate, total_steps=epochs * steps
     )
-    parts = {"model": model, "optimiser": optimiser, "schedule": schedule}
-    history, best = [], None  # all epochs so far, and the weights of the best
+    parts: dict[str, Any] = {
+        "model": model,
+        "optimiser": optimiser,
+        "schedule": schedule,
+    }
+    history: list[Epoch] = []
+    best: Weights | None = None  # those of the best epoch so far
     if keeper and keeper.state:
         past = keeper.state
         history, best = [Epoch(*values) for values in past["history"]], past["best"]
@@ -210,7 +236,7 @@ def train(
             loss = metrics.segmentation_loss(logits[:, 1] - logits[:, 0], answer)
             optimiser.zero_grad()
             loss.backward()
-            ranks.average([parameter.grad for parameter in model.parameters()])
+            ranks.average([p.grad for p in model.parameters() if p.grad is not None])
             optimiser.step()
             schedule.step()
             total += loss.item()
@@ -221,20 +247,23 @@ def train(
         if history[-1] is min(history, key=lambda epoch: epoch.held_out_loss):
             best = copy.deepcopy(model.state_dict())
         if keeper and ranks.from_first(keeper.is_due):
-            state = {name: part.state_dict() for name, part in parts.items()}
+            state: dict[str, object] = {
+                n: part.state_dict() for n, part in parts.items()
+            }
             state["generators"] = ranks.gather(generator.get_state())
             state["history"], state["best"] = [list(e) for e in history], best
             ranks.from_first(partial(keeper.write, state))
         yield history[-1]
 
 
-def running_statistics(model):
+def running_statistics(model: FCNN) -> list[Tensor]:
     """Give the means and variances that normalise the layers at prediction."""
     norms = [layer for layer in model if isinstance(layer, torch.nn.BatchNorm2d)]
-    return [s for norm in norms for s in (norm.running_mean, norm.running_var)]
+    # Their third buffer counts batches.
+    return [b for norm in norms for b in norm.buffers() if b.is_floating_point()]
 
 
-def _stop_at_loss(epoch, best):
+def _stop_at_loss(epoch: Epoch, best: Epoch | None) -> None:
     """Say that a loss is no number, so that nothing more can be learned."""
     loss = epoch.training_loss + epoch.held_out_loss
     found = f"epoch {epoch.number}: the loss is {loss}"
@@ -243,9 +272,12 @@ def _stop_at_loss(epoch, best):
     cli.warn(f"{found}: stopped (epoch {best.number}, the best so far, is kept)")
 
 
-def keep_best(model, training, epochs):
+def keep_best(
+    model: FCNN, training: Iterable[Epoch], epochs: int
+) -> tuple[list[Epoch], Epoch, Weights]:
     """Run the training; give all epochs, the best of them, and its weights."""
-    history, best, weights = [], None, None
+    history: list[Epoch] = []
+    best: Epoch | None = None
     bar = tqdm(training, total=epochs, unit="epoch", disable=ranks.number() > 0 or None)
     try:
         for epoch in bar:
@@ -265,10 +297,13 @@ def keep_best(model, training, epochs):
         print(f"interrupted: the best epoch so far, {best.number}, is kept")
     finally:
         bar.close()
+    assert best is not None  # there is no training without an epoch
     return history, best, weights
 
 
-def draw_curves(history, best, planned=None):
+def draw_curves(
+    history: Sequence[Epoch], best: Epoch, planned: int | None = None
+) -> "Figure":
     """Plot the losses and the held-out IoU of all epochs so far."""
     return figures.loss_curve(
         [epoch.training_loss for epoch in history],
@@ -279,7 +314,7 @@ def draw_curves(history, best, planned=None):
     )
 
 
-def new_model(scenes, seed, device):
+def new_model(scenes: Sequence[Scene], seed: int, device: torch.device) -> FCNN:
     """Make an untrained network, normalised for the images."""
     torch.manual_seed(seed)
     model = segutils.FCNN()
@@ -287,7 +322,9 @@ def new_model(scenes, seed, device):
     return model.to(device)
 
 
-def plan_epochs(scenes, epochs=None):
+def plan_epochs(
+    scenes: Sequence[Scene], epochs: int | None = None
+) -> tuple[int, int, int]:
     """Give the patch size, the number of epochs, and the steps of each."""
     size = min(scene.patch for scene in scenes)
     area = sum(sampling.training_pixels(s.truth, s.block) for s in scenes)
@@ -295,12 +332,14 @@ def plan_epochs(scenes, epochs=None):
     return size, epochs or -(-STEPS // steps), steps
 
 
-def describe(scenes):
+def describe(scenes: Sequence[Scene]) -> light.Looks:
     """Say what the labelled images look like."""
     return light.describe([s.rgb for s in scenes], [s.truth for s in scenes])
 
 
-def segment_changed(model, looks, scene, change):
+def segment_changed(
+    model: FCNN, looks: light.Looks, scene: Scene, change: Change
+) -> np.ndarray:
     """Segment a scene's held-out block as it is after a change."""
     around = scene.block.grown(sampling.GUARD, scene.truth.shape)
     changed = change(scene.rgb[around.slices])
@@ -308,7 +347,9 @@ def segment_changed(model, looks, scene, change):
     return segutils.segment(adapted, changed)[scene.block.within(around)]
 
 
-def scores_when_changed(model, looks, scenes):
+def scores_when_changed(
+    model: FCNN, looks: light.Looks, scenes: Sequence[Scene]
+) -> dict[str, dict[str, float]]:
     """Give the held-out scores under each change that an image may undergo."""
     answer = held_out_truth(scenes)
     found = {}
@@ -318,7 +359,9 @@ def scores_when_changed(model, looks, scenes):
     return found
 
 
-def scores_of_constant(truth, answer):
+def scores_of_constant(
+    truth: np.ndarray, answer: np.ndarray
+) -> tuple[int, dict[str, float]]:
     """Score always answering the images' larger class; gives the class, too."""
     larger = int((truth == 1).sum() > (truth == 0).sum())
     odds = (truth == 1).sum() / (truth == 0).sum()
@@ -330,7 +373,13 @@ def scores_of_constant(truth, answer):
     }
 
 
-def report(model, looks, history, best, scenes):
+def report(
+    model: FCNN,
+    looks: light.Looks,
+    history: Sequence[Epoch],
+    best: Epoch,
+    scenes: Sequence[Scene],
+) -> None:
     """Print the held-out scores, as the block is and changed, beside a constant's."""
     changed = scores_when_changed(model, looks, scenes)
     worst = min(changed, key=lambda name: changed[name]["IoU"])
@@ -348,7 +397,12 @@ def report(model, looks, history, best, scenes):
     print(metrics.score_table(title, rows))
 
 
-def begin_snapshots(args, scenes, epochs, device):
+def begin_snapshots(
+    args: argparse.Namespace,
+    scenes: Sequence[Scene],
+    epochs: int,
+    device: torch.device,
+) -> snapshots.Snapshots:
     """Give the keeper of snapshots, with the state to go on from, if there is one."""
     key = {
         "images": snapshots.digest(scene.rgb for scene in scenes),
@@ -372,7 +426,14 @@ def begin_snapshots(args, scenes, epochs, device):
     return keeper
 
 
-def save(args, colours, looks, history, best, weights):
+def save(
+    args: argparse.Namespace,
+    colours: images.Colours,
+    looks: light.Looks,
+    history: Sequence[Epoch],
+    best: Epoch,
+    weights: Weights,
+) -> None:
     """Write the model file and the curves."""
     facts = {
         "seed": args.seed,
@@ -384,7 +445,7 @@ def save(args, colours, looks, history, best, weights):
     print(f"wrote {args.model} and {args.plot}")
 
 
-def learn(args):
+def learn(args: argparse.Namespace) -> None:
     """Train on labelled images, write what was learned, and say how good it is."""
     device = segutils.choose_device(args.device)
     ranks.join(device)
@@ -403,7 +464,7 @@ def learn(args):
     report(model, looks, history, best, scenes)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Train on labelled images, as the command line says."""
     args = parse_args(argv)
     with images.memory_told(args.pairs[0][0], PIXEL_BYTES):

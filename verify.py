@@ -2,6 +2,7 @@
 
 import copy
 import platform
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 import segutils
 from images import Block
+from segutils import FCNN
 
 
 SIDE = 64  # pixels a side, of the small tiles that are compared with one pass
@@ -23,7 +25,7 @@ class Finding(NamedTuple):
     pixels: int  # whose class differs
 
 
-def middle(shape):
+def middle(shape: Sequence[int]) -> Block:
     """Choose the part of an image that is checked: what one forward pass may see.
 
     Parameters
@@ -41,7 +43,7 @@ def middle(shape):
     return Block(top, left, top + sides[0], left + sides[1])
 
 
-def literal_margins(model, rgb):
+def literal_margins(model: FCNN, rgb: np.ndarray) -> np.ndarray:
     """Compute the network's definition, layer by layer in float64 on the processor.
 
     Parameters
@@ -63,7 +65,9 @@ def literal_margins(model, rgb):
     return logits[1] - logits[0]
 
 
-def compare(model, rgb, precision):
+def compare(
+    model: FCNN, rgb: np.ndarray, precision: torch.dtype
+) -> tuple[Finding, ...]:
     """Compute a part of an image in three ways that should agree.
 
     Parameters
@@ -84,7 +88,8 @@ def compare(model, rgb, precision):
     rgb = np.pad(rgb, [*odd, (0, 0)], "edge")
     once = segutils.margins(model, rgb, precision)
     tiled = np.full_like(once, np.nan)
-    pieces = segutils.cut(rgb, segutils.tiles(*rgb.shape[:2], SIDE))
+    height, width = once.shape
+    pieces = segutils.cut(rgb, segutils.tiles(height, width, SIDE))
     for core, margin in segutils.tile_margins(model, pieces, precision):
         tiled[core] = margin
     found = []
@@ -97,7 +102,13 @@ def compare(model, rgb, precision):
     return tuple(found)
 
 
-def report(name, shape, device, precision, findings):
+def report(
+    name: str,
+    shape: Sequence[int],
+    device: torch.device,
+    precision: torch.dtype,
+    findings: Sequence[Finding],
+) -> tuple[str, bool]:
     """Lay out what was found.
 
     Parameters
