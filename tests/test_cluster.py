@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -106,7 +107,9 @@ def start(kind, path, *options):
     facts = ["--scheduler-file", "scheduler.json", "--no-dashboard"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     environment = {**os.environ, "PYTHONPATH": str(path)}
-    return subprocess.Popen([*command, *facts], env=environment, **quiet)
+    return subprocess.Popen(
+        [*command, *facts], env=environment, start_new_session=True, **quiet
+    )
 
 
 @pytest.fixture
@@ -124,8 +127,9 @@ def start_cluster(folder):
         return begun[-2], address
 
     yield started
-    for process in begun:
-        process.terminate()
+    for process in begun:  # and its children; a scheduler may wait long for its workers
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
