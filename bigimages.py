@@ -13,9 +13,10 @@ In        Source, Held, Vips, Raster, Chunks, open_source, band_numbers, is_larg
           is_zarr, is_zarr_name, check_zarr
 Between   bands, Store, read_with_halo, block_values, digest, identity
 Out       write_mask, write_probabilities, write_overlay
-Before    forecast
+Before    return_memory, forecast
 """
 
+import ctypes
 import hashlib
 import importlib.util
 import json
@@ -49,8 +50,17 @@ MAX_PIXELS = images.MAX_IMAGE_PIXELS  # of an image, unless --max-pixels says mo
 BAND = 244  # rows: what one row of tiles decides, so that no tile is computed twice
 NODATA = 255  # in a mask: the image shows nothing there
 GEO_KEYS = 34735  # the tag that makes a TIFF a GeoTIFF
-FETCHED = 16  # rows at once from pyvips, which holds many times as many
-BLOCK = 512  # pixels a side, of the blocks of a TIFF that is written
+BLOCK = 256  # pixels a side, of the blocks of a TIFF that is written
+TILED = {
+    "tiled": True,
+    "blockxsize": BLOCK,
+    "blockysize": BLOCK,
+    "compress": "deflate",
+}
+STRIPS = {"blockysize": BAND // 4}  # of a TIFF that is only read once more, by rows
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # as glibc numbers them
+KEPT = 12 * 2**20  # bytes: more than any of the network's maps, which are used again
+CACHE = 16 * 2**20  # bytes: GDAL's cache, beside the blocks that it must hold
 CHUNK = BAND, 4 * BAND  # rows and columns of the chunks of a Zarr array that is written
 ZARR = ".zarr"  # how the name of a Zarr array that is written ends
 HINT = "pip install -r requirements-big.txt"
@@ -179,12 +189,10 @@ class Vips(Source):
         rows = np.empty((max(len(known), block.bottom - block.top), width, 3), np.uint8)
         rows[: len(known)] = known
         with _told(self.path, pyvips.Error):
-            for top in range(len(known), len(rows), FETCHED):
-                count = min(FETCHED, len(rows) - top)
-                data = self.region.fetch(0, block.top + top, width, count)
-                rows[top : top + count] = np.frombuffer(data, np.uint8).reshape(
-                    count, width, 3
-                )
+            for row in range(len(known), len(rows)):
+                # One at a time: of what is asked for, pyvips holds many times as much.
+                data = self.region.fetch(0, block.top + row, width, 1)
+                rows[row] = np.frombuffer(data, np.uint8).reshape(width, 3)
         self.top, self.rows = block.top, rows
         return rows[: block.bottom - block.top, block.slices[1]]
 
@@ -239,10 +247,12 @@ class Raster(Source):
             _told(self.path, rasterio.errors.RasterioError),
             rasterio.Env(GDAL_CACHEMAX=self._cache()),
         ):
-            values = self.file.read(needed, window=window)
+            shape = window.height, window.width, len(needed)
+            values = np.empty(shape, np.result_type(*self.file.dtypes))
+            self.file.read(needed, window=window, out=np.moveaxis(values, -1, 0))
             known = self.file.dataset_mask(window=window) if self.place else None
         order = [needed.index(channel) for channel in self.channels]
-        rgb = _as_rgb(np.moveaxis(values, 0, -1), order)
+        rgb = _as_rgb(values, order)
         if self.palette is not None:
             rgb = self.palette[rgb[..., 0]]
         if known is None or known.all():
@@ -254,7 +264,7 @@ class Raster(Source):
         rows = self.file.block_shapes[0][0]
         size = np.dtype(self.file.dtypes[0]).itemsize * self.file.count
         # Twice a row of blocks: a band may lie across two.
-        return 16 * 2**20 + 2 * self.file.width * rows * size  # bytes
+        return CACHE + 2 * self.file.width * rows * size  # bytes
 
 
 class Chunks(Source):
@@ -311,6 +321,8 @@ def _as_rgb(values: np.ndarray, channels: Sequence[int]) -> np.ndarray:
     """Choose channels of (h, w, C), 8 or 16 bits, and give them in 8: (h, w, 3)."""
     if values.dtype == np.uint16:
         values = (values >> 8).astype(np.uint8)
+    if list(channels) == list(range(values.shape[-1])):
+        return np.ascontiguousarray(values)
     return np.ascontiguousarray(values[..., channels])
 
 
@@ -924,7 +936,7 @@ def _write(
             # Its encoder reads the pixels from a file, here one that is not mapped into
             # memory, and small.
             drawn = store.folder / "drawn.tif"
-            _write_tiff(drawn, rows, shape, channels, dtype)
+            _write_tiff(drawn, rows, shape, channels, dtype, layout=STRIPS)
             _encode(drawn, temporary)
             drawn.unlink()
 
@@ -938,8 +950,9 @@ def _write_tiff(
     place: Place | None = None,
     nodata: float | None = None,
     table: Mapping[int, tuple[int, ...]] | None = None,
+    layout: Mapping[str, object] = TILED,
 ) -> None:
-    """Write a tiled TIFF; of a map with its place, its colours and overviews."""
+    """Write a TIFF; of a map with its place, its colours and overviews."""
     rasterio = _rasterio()
 
     options = {
@@ -948,18 +961,15 @@ def _write_tiff(
         "height": shape[0],
         "count": channels,
         "dtype": dtype,
-        "tiled": True,
-        "blockxsize": BLOCK,
-        "blockysize": BLOCK,
-        "compress": "deflate",
+        **layout,
         "BIGTIFF": "IF_SAFER",
         "photometric": "RGB" if channels == 3 else "MINISBLACK",
         "interleave": "pixel",
         "nodata": nodata if place else None,
     }
+    rows_held = 0 if layout == STRIPS else 2 * BLOCK  # those that a band has not filled
     size = channels * np.dtype(dtype).itemsize
-    cache = 16 * 2**20 + 2 * BLOCK * shape[1] * size  # bytes, as in `Raster`
-    with rasterio.Env(GDAL_CACHEMAX=cache):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE + rows_held * shape[1] * size):
         with rasterio.open(path, "w", **options, **(place or {})) as file:
             if table:
                 file.write_colormap(1, table)
@@ -987,6 +997,19 @@ def _encode(tiff: Path, path: Path) -> None:
 
 
 # ------------------------------------------------------------------ before
+
+
+def return_memory() -> None:
+    """Let large arrays go back to the system when they are freed.
+
+    By default glibc keeps freed memory of up to 32 MiB apiece, in a part of its own for
+    each thread: hundreds of megabytes, when bands of rows are passed between threads.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(M_ARENA_MAX, 1)
+        mallopt(M_MMAP_THRESHOLD, KEPT)
+        mallopt(M_TRIM_THRESHOLD, 4 * KEPT)  # else it would be 128 KiB, and slow
 
 
 def forecast(

@@ -226,6 +226,7 @@ def predict_by_bands(
     picture: Picture,
 ) -> BandedPrediction:
     """Segment a picture that is not held in memory."""
+    bigimages.return_memory()
     name, output, source, *_ = picture
     seen = source.cut(light.glimpse(*source.shape))
     adapted, its_light = light.adapt_to(model, looks, seen)

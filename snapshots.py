@@ -37,9 +37,8 @@ class Snapshots:
         self.path = Path(path)
         self.key = key
         self.seconds = seconds
-        self.state: dict[str, Any] | None = (
-            None  # what the training goes on from, once it is read
-        )
+        # What the training goes on from, once it is read.
+        self.state: dict[str, Any] | None = None
         self.written = time.monotonic()  # or rather begun, before the first one
 
     def is_due(self) -> bool:
@@ -84,18 +83,32 @@ class Snapshots:
         except MemoryError:
             raise
         except Exception as error:  # what damaged bytes raise is not bounded
-            raise self._refusal("is no snapshot, or is damaged") from error
+            raise self.refusal("is no snapshot, or is damaged") from error
         if not isinstance(state, dict) or state.get("format") != SNAPSHOT_FORMAT:
-            raise self._refusal("is no snapshot of this version's train.py")
+            raise self.refusal("is no snapshot of this version's train.py")
+        key = state.get("key")
+        if not isinstance(key, dict):
+            raise self.refusal("does not say what it is of")
         for name, value in self.key.items():
-            if state["key"].get(name) != value:
-                raise self._refusal(
-                    f"is of another training, {name} {state['key'].get(name)}, "
-                    f"here {value}"
+            if key.get(name) != value:
+                raise self.refusal(
+                    f"is of another training, {name} {key.get(name)}, here {value}"
                 )
         return state
 
-    def _refusal(self, problem: str) -> InputError:
+    def refusal(self, problem: str) -> InputError:
+        """Say what is wrong with the file, and what to do.
+
+        Parameters
+        ----------
+        problem : str
+            What is wrong.
+
+        Returns
+        -------
+        InputError
+            One line.
+        """
         return InputError(
             f"{self.path}: {problem} (leave out --resume to train from the start)"
         )

@@ -177,6 +177,21 @@ class Epoch(NamedTuple):
     scores: dict[str, float]  # of the held-out block
 
 
+def go_on(
+    keeper: snapshots.Snapshots, parts: dict[str, Any], generator: torch.Generator
+) -> tuple[list[Epoch], Weights]:
+    """Restore a training's parts; gives its epochs so far and the best weights."""
+    past = keeper.state or {}
+    try:
+        history, best = [Epoch(*values) for values in past["history"]], past["best"]
+        for name, part in [("best", parts["model"]), *parts.items()]:
+            part.load_state_dict(past[name])
+        generator.set_state(past["generators"][ranks.number()])
+    except Exception as error:  # what a forged file raises is not bounded
+        raise keeper.refusal("is no snapshot of this network") from error
+    return history, best
+
+
 def train(
     model: FCNN,
     scenes: Sequence[Scene],
@@ -213,13 +228,11 @@ def train(
     history: list[Epoch] = []
     best: Weights | None = None  # those of the best epoch so far
     if keeper and keeper.state:
-        past = keeper.state
-        history, best = [Epoch(*values) for values in past["history"]], past["best"]
+        history, best = go_on(keeper, parts, generator)
+        current = copy.deepcopy(model.state_dict())
         model.load_state_dict(best)  # so that whoever keeps the best finds it again
         yield from history
-        for name, part in parts.items():
-            part.load_state_dict(past[name])
-        generator.set_state(past["generators"][ranks.number()])
+        model.load_state_dict(current)
     for number in range(len(history) + 1, epochs + 1):
         model.train()
         total = 0.0

@@ -64,7 +64,7 @@ def measure(path, options=()):
     command = [sys.executable, ROOT / "predict.py", path, "--output", mask]
     command += ["--model", ROOT / "model.pt", *options]
     line = [sys.executable, "-c", MEASURE, *command]
-    done = subprocess.run(line, check=True, capture_output=True, text=True)
+    done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True)
     return tuple(map(float, done.stdout.split()))
 
 
@@ -89,7 +89,7 @@ def main():
     with tempfile.TemporaryDirectory(dir=ROOT) as folder:
         for kind, size in tqdm(list(product(FORMATS, sizes)), disable=None):
             path = Path(folder, f"image.{kind}")
-            make_image(path, round((size * 1e6) ** 0.5))
+            make_image(path, int((size * 1e6) ** 0.5))
             found[kind, size] = measure(path)
             path.unlink()
     lines = [

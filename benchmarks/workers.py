@@ -35,7 +35,7 @@ def main():
     seconds, masks = {way: [] for way in ways}, set()
     with tempfile.TemporaryDirectory(dir=memory.ROOT) as folder:
         path = Path(folder, "image.tif")
-        memory.make_image(path, round((size * 1e6) ** 0.5))
+        memory.make_image(path, int((size * 1e6) ** 0.5))
         for way, options in tqdm(list(ways.items()) * ROUNDS, disable=None):
             seconds[way].append(memory.measure(path, options)[0])
             masks.add(hashlib.sha256(path.with_name("mask.tif").read_bytes()).digest())

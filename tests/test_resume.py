@@ -180,7 +180,8 @@ def change_truth():
 
 def change_content(**changes):
     content = torch.load("model.pt.snapshot", weights_only=True)
-    content["key"].update(changes.pop("key", {}))
+    if isinstance(changes.get("key"), dict):
+        changes["key"] = {**content["key"], **changes["key"]}
     torch.save({**content, **changes}, "model.pt.snapshot")
 
 
@@ -211,6 +212,22 @@ REFUSED = {
         lambda: change_content(format="another"),
         [],
         "is no snapshot of this version's train.py",
+    ),
+    "no key": (lambda: change_content(key=3), [], "does not say what it is of"),
+    "forged history": (
+        lambda: change_content(history=[[1, 2]]),
+        [],
+        "is no snapshot of this network",
+    ),
+    "forged weights": (
+        lambda: change_content(best={"conv1.weight": torch.zeros(3)}),
+        [],
+        "is no snapshot of this network",
+    ),
+    "forged optimiser": (
+        lambda: change_content(optimiser=None),
+        [],
+        "is no snapshot of this network",
     ),
     "truncated": (
         lambda: os.truncate("model.pt.snapshot", 100_000),

@@ -1,0 +1,81 @@
+"""The scripts talk to nobody, and leave files only where they were asked to."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+# Python runs a file of this name before any other; no socket may be used after it.
+SITE = """
+import os, sys
+
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.bind", "socket.getaddrinfo"):
+        os.write(2, f"{event} {arguments}".encode())
+        os._exit(99)
+
+sys.addaudithook(refuse)
+"""
+
+COMMANDS = [
+    ["train.py", "--epochs", "1"],
+    ["predict.py"],
+    ["predict.py", "data/rgb.png", "--output", "mask.tif", "--overlay", "o.png"],
+    ["predict.py", "--gt", "data/gt.png", "--probabilities", "p.tif"],
+    ["predict.py", "--verify", "data/rgb.png"],
+]
+
+
+@pytest.fixture
+def alone(project):
+    """Give a function that runs a script in a home of its own, without a network."""
+    for name in ("site", "home", "temporary"):
+        (project / name).mkdir()
+    (project / "site/sitecustomize.py").write_text(SITE)
+    places = {
+        "HOME": project / "home",
+        "TMPDIR": project / "temporary",
+        "PYTHONPATH": project / "site",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    environment = {name: v for name, v in os.environ.items() if "XDG" not in name}
+    environment = {**environment, **{name: str(v) for name, v in places.items()}}
+    environment.pop("MPLCONFIGDIR", None)
+
+    def run(*command):
+        return subprocess.run(
+            [sys.executable, *command],
+            env=environment,
+            capture_output=True,
+            text=True,
+            umask=0o027,
+        )
+
+    return run
+
+
+def files():
+    return {path for path in Path().rglob("*") if path.is_file()}
+
+
+def test_scripts_need_no_network_and_leave_nothing_elsewhere(alone):
+    before = files()
+    for command in COMMANDS:
+        done = alone(*command)
+        assert done.returncode == 0, done.stderr
+    made = files() - before
+    cache = {
+        path for path in made if path.parts[:3] == ("home", ".cache", "matplotlib")
+    }
+    expected = ["model.pt", "loss_vs_epochs.png", "predictions.jpg", "mask.tif"]
+    assert made - cache == {Path(name) for name in [*expected, "o.png", "p.tif"]}
+    for path in made - cache:
+        assert path.stat().st_mode & 0o777 == 0o640, path
+
+
+def test_a_network_would_be_noticed(alone):
+    done = alone("-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9')")
+    assert done.returncode == 99
