@@ -310,8 +310,8 @@ def test_a_map_keeps_its_place(model_file):
         assert mask.bounds == image.bounds
         assert mask.dtypes == ("uint8",)
         assert mask.nodata == bigimages.NODATA
-        assert mask.overviews(1) == [2]
-        assert mask.block_shapes == [(512, 512)]
+        assert mask.overviews(1) == [2, 4]
+        assert mask.block_shapes == [(256, 256)]
         assert mask.colormap(1)[1] == (250, 240, 0, 255)
         assert mask.compression.value == "DEFLATE"
         found = mask.read(1)

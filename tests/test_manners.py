@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 
 # Python runs a file of this name before any other; no socket may be used after it.
@@ -79,3 +80,13 @@ def test_scripts_need_no_network_and_leave_nothing_elsewhere(alone):
 def test_a_network_would_be_noticed(alone):
     done = alone("-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9')")
     assert done.returncode == 99
+
+
+def test_the_lock_holds_what_the_requirements_name():
+    """Of every version in requirements.txt, requirements.lock has the hashes."""
+    named = (ROOT / "requirements.txt").read_text().split()
+    locked = (ROOT / "requirements.lock").read_text().splitlines()
+    found = {line.split()[0].split("+")[0] for line in locked if "==" in line}
+    pins = {word for word in named if "==" in word}
+    assert len(pins) == 8 and pins <= found
+    assert sum("--hash=sha256:" in line for line in locked) > len(found)
