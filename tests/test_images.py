@@ -519,3 +519,73 @@ def test_suffix_says_the_format(tmp_path, suffix, name):
     image = Image.open(tmp_path / f"a{suffix}")
     assert image.format == name
     assert image.size == (31, 20)
+
+
+# ------------------------------------------------------------------ blocks and pairs
+
+
+def test_a_block_knows_its_place():
+    block = images.Block(10, 20, 30, 50)
+    assert block.slices == (slice(10, 30), slice(20, 50))
+    assert block.within(images.Block(4, 17, 90, 90)) == (slice(6, 26), slice(3, 33))
+
+
+def test_a_block_grows_up_to_the_images_edges():
+    block = images.Block(10, 20, 30, 50)
+    assert block.grown(5, (100, 100)) == (5, 15, 35, 55)
+    assert block.grown(15, (100, 100)) == (0, 5, 45, 65)
+    assert block.grown(25, (40, 60, 3)) == (0, 0, 40, 60)
+    assert block.grown(0, (30, 50)) == block
+
+
+@pytest.fixture
+def two_folders(tmp_path):
+    """Two folders with files of these names; gives a function that makes them."""
+
+    def make(pictures, truths):
+        for folder, names in (("photos", pictures), ("labels", truths)):
+            (tmp_path / folder).mkdir()
+            for name in names.split():
+                (tmp_path / folder / name).touch()
+        return [tmp_path / "photos"], [tmp_path / "labels"]
+
+    return make
+
+
+def test_files_are_paired_by_their_order():
+    assert images.find_pairs(["b", "a"], ["1", "2"]) == [("b", "1"), ("a", "2")]
+
+
+def test_folders_are_paired_by_their_files_names(two_folders):
+    folders = two_folders("b.jpg a.PNG notes.txt .c.png", "a.png b.tif more.md")
+    (photos,), (labels,) = folders
+    assert images.find_pairs(*folders) == [
+        (photos / "a.PNG", labels / "a.png"),
+        (photos / "b.jpg", labels / "b.tif"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "truths", "words"),
+    [
+        ("a.png b.png", "a.png", "{photos}/b.png: {labels} holds no truth of that"),
+        ("a.png", "a.png b.png", "{labels}/b.png: {photos} holds no image of that"),
+        ("a.png a.jpg", "a.png", "{photos}/a.png: {photos}/a.jpg has the same name"),
+        ("a.txt", "a.png", "{photos}: holds no images (.png, .jpg, .jpeg, .tif"),
+        ("a.png", "", "{labels}: holds no images"),
+    ],
+)
+def test_folders_that_are_no_pairs_are_refused(two_folders, pictures, truths, words):
+    folders = two_folders(pictures, truths)
+    with pytest.raises(InputError) as caught:
+        images.find_pairs(*folders)
+    (photos,), (labels,) = folders
+    assert str(caught.value).startswith(words.format(photos=photos, labels=labels))
+
+
+def test_fewer_truths_than_images_are_refused(tmp_path):
+    with pytest.raises(InputError, match="^--rgb: number of images 2, of truths 1"):
+        images.find_pairs(["a", "b"], ["c"])
+    with pytest.raises(InputError, match="^--rgb: number of images 2, of truths 1"):
+        images.find_pairs([tmp_path, tmp_path], [tmp_path])
+    assert images.find_pairs([tmp_path], ["c"]) == [(tmp_path, "c")]

@@ -448,3 +448,58 @@ def test_bf16_is_used_where_it_is_faster(model, monkeypatch, capsys, bf16):
     assert (chosen == torch.bfloat16) == (bf16 < 1) == (said == "")
     if said:
         assert "2.0 times as slow" in said and said.count("\n") == 1
+
+
+# ------------------------------------------------------------------ its parts alone
+
+
+@pytest.mark.parametrize(
+    ("layer", "output", "expected"),
+    [
+        (torch.nn.Conv2d(1, 1, 3, padding=1), (4, 6), (3, 7)),
+        (torch.nn.Conv2d(1, 1, 5, padding=2), (4, 6), (2, 8)),
+        (torch.nn.Conv2d(1, 1, 3), (4, 6), (4, 8)),
+        (torch.nn.MaxPool2d(2), (4, 6), (8, 12)),
+        (torch.nn.MaxPool2d(3), (1, 2), (3, 6)),
+        (torch.nn.Upsample(scale_factor=2), (4, 6), (2, 3)),
+        (torch.nn.Upsample(scale_factor=2), (3, 6), (1, 3)),
+        (torch.nn.Upsample(scale_factor=2), (4, 5), (2, 3)),
+        (torch.nn.ReLU(), (4, 6), (4, 6)),
+    ],
+)
+def test_the_input_of_each_layer_is_known(layer, output, expected):
+    assert segutils.input_span(torch.nn.Sequential(layer), *output) == expected
+
+
+def test_layers_are_walked_from_the_last_to_the_first(model):
+    layers = torch.nn.Sequential(
+        torch.nn.MaxPool2d(2), torch.nn.Conv2d(1, 1, 3, padding=1)
+    )
+    assert segutils.input_span(layers, 4, 6) == (6, 14)
+    assert segutils.input_span(model, 0, 1) == (-6, 8)
+    assert segutils.input_span(model, 1, 2) == (-6, 8)
+
+
+def test_constants_are_the_pixels_means_and_spreads():
+    normalise = segutils.Normalise()
+    normalise.fit(np.array([[[0, 10, 7], [4, 30, 7]]], np.uint8))
+    assert normalise.mean.tolist() == [2, 20, 7]
+    assert normalise.std.tolist() == [2, 10, 1]  # never less: it divides
+    found = normalise(torch.tensor([6.0, 0.0, 8.0])[None, :, None, None])
+    assert found.flatten().tolist() == [2, -2, 1]
+
+
+def test_seconds_a_tile_are_the_mean(model, monkeypatch):
+    clock = iter([100.0, 103.0])
+    monkeypatch.setattr(segutils.time, "perf_counter", lambda: next(clock))
+    pieces = segutils.cut(image(40, 500), segutils.tiles(40, 500))
+    seen = []
+    monkeypatch.setattr(segutils, "tile_margins", lambda *a: seen.append(a) or iter(()))
+    assert segutils.seconds_a_tile(model, pieces, torch.bfloat16) == 1.5
+    assert seen == [(model, pieces, torch.bfloat16)]
+
+
+def test_tile_seconds_are_the_least_of_some(model, monkeypatch):
+    clock = iter([0.0, 5.0, 10.0, 12.0, 20.0, 23.0, 30.0, 34.0, 40.0, 44.0])
+    monkeypatch.setattr(segutils.time, "perf_counter", lambda: next(clock))
+    assert segutils._tile_seconds(model, torch.float32) == 2.0
