@@ -584,8 +584,8 @@ def test_folders_that_are_no_pairs_are_refused(two_folders, pictures, truths, wo
 
 
 def test_fewer_truths_than_images_are_refused(tmp_path):
-    with pytest.raises(InputError, match="^--rgb: number of images 2, of truths 1"):
+    with pytest.raises(InputError, match=r"^--rgb: number of images 2, of truths 1"):
         images.find_pairs(["a", "b"], ["c"])
-    with pytest.raises(InputError, match="^--rgb: number of images 2, of truths 1"):
+    with pytest.raises(InputError, match=r"^--rgb: number of images 2, of truths 1"):
         images.find_pairs([tmp_path, tmp_path], [tmp_path])
     assert images.find_pairs([tmp_path], ["c"]) == [(tmp_path, "c")]
