@@ -263,8 +263,8 @@ class Raster(Source):
         # GDAL's default is a part of the machine's memory.
         rows = self.file.block_shapes[0][0]
         size = np.dtype(self.file.dtypes[0]).itemsize * self.file.count
-        # Twice a row of blocks: a band may lie across two.
-        return CACHE + 2 * self.file.width * rows * size  # bytes
+        # A row of blocks, which the next band needs, too.
+        return CACHE + self.file.width * rows * size  # bytes
 
 
 class Chunks(Source):
@@ -684,16 +684,18 @@ class Store:
         missing = self.missing(self.blocks)
         found = ahead(partial(read_with_halo, source, halo), missing)
         with self.progress(len(missing), "band") as bar:
-            for block, seen in zip(missing, found, strict=True):
+            for block in missing:
+                # The pixels have no name, so that they are gone before the next come.
                 self.array[block.slices] = block_values(
-                    network, self.array.fill_value, *seen
+                    network, self.array.fill_value, *next(found)
                 )
                 bar.update()
 
     def counts(self) -> np.ndarray:
         """Count the pixels of class 0 and class 1: (2,) int64."""
-        found = (np.bincount(self.mask(b).ravel(), minlength=2) for b in self.blocks)
-        return np.sum([counts[:2] for counts in found], axis=0)
+        masks = map(self.mask, self.blocks)
+        found = [[np.count_nonzero(mask == k) for k in (0, 1)] for mask in masks]
+        return np.sum(found, axis=0)
 
     def remove(self) -> None:
         """Delete the store."""
@@ -746,7 +748,8 @@ def block_values(
         Its values.
     """
     values = network(np.ma.getdata(pixels))[inside]
-    values[np.ma.getmaskarray(pixels)[inside].any(-1)] = fill_value
+    if np.ma.isMaskedArray(pixels):
+        values[np.ma.getmaskarray(pixels)[inside].any(-1)] = fill_value
     return values
 
 
@@ -831,7 +834,9 @@ def write_mask(
     drawn = images.drawn_colours(path, colours)
     palette = np.repeat(drawn.mean(0, keepdims=True).astype(np.uint8), 256, axis=0)
     palette[:2] = drawn  # what is neither is drawn between the two
-    _write(path, (palette[mask] for mask in masks), store, place=place)
+    # A few rows at a time: an index takes eight bytes a pixel.
+    parts = (part for mask in masks for part in np.array_split(mask, BAND // 16))
+    _write(path, (palette[part] for part in parts if len(part)), store, place=place)
 
 
 def write_probabilities(
@@ -929,6 +934,7 @@ def _write(
     first = next(rows)
     channels = 1 if first.ndim == 2 else 3
     rows = chain([first], rows)
+    del first  # as large as a band
     with whole_file(path) as temporary:
         if _is_tiff(path):
             _write_tiff(temporary, rows, shape, channels, dtype, **tiff)
