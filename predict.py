@@ -241,10 +241,14 @@ def predict_by_bands(
     workers = client if source.in_any_order else None
     width = cluster.SIDE if workers else source.shape[1]
     store = bigimages.Store(output, key, source.shape, margins, width, args.overwrite)
-    if workers:
-        cluster.fill(workers, store, name, args.bands, network, segutils.HALO)
-    else:
-        store.fill(source, network, segutils.HALO)
+    try:
+        if workers:
+            cluster.fill(workers, store, name, args.bands, network, segutils.HALO)
+        else:
+            store.fill(source, network, segutils.HALO)
+    except BaseException:
+        store.lock.close()  # this process, too, may go on with it
+        raise
     warning = light.warning(looks, its_light, light.known_pixels(seen))
     return BandedPrediction(picture, store, warning)
 

@@ -161,7 +161,8 @@ def test_a_run_whose_scheduler_is_lost_goes_on(
     with mock.patch.object(
         bigimages.Store, "missing", lambda *a: blocks.extend(kept(*a)) or blocks
     ):
-        assert run("a.zarr", "--output", "two.png", "--scheduler", address) == 0
+        code = run("a.zarr", "--output", "two.png", "--scheduler", address)
+        assert code == 0, capsys.readouterr().err
     assert len(blocks) < len(cluster.blocks(rgb.shape[:2]))
     assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
 
