@@ -10,7 +10,7 @@ that a run that was killed goes on where it stopped.
 Contents
 --------
 In        Source, Held, Vips, Raster, Chunks, open_source, band_numbers, is_large,
-          is_zarr, is_zarr_name, check_zarr
+          is_zarr, is_zarr_name, check_zarr, check_apart
 Between   bands, Store, read_with_halo, block_values, digest, identity
 Out       write_mask, write_probabilities, write_overlay
 Before    return_memory, forecast
@@ -287,7 +287,7 @@ class Chunks(Source):
                 f"{path}: an array of shape {shape} and type {array.dtype} (8 or 16 "
                 "bits are read, of height, width and channels, or as OME-Zarr has them)"
             )
-        self.array = array
+        self.path, self.array = path, array
         if len(shape) == 2:
             self.axes, count = "yx", 1
         elif len(shape) == 5:  # time and depth: the first of each
@@ -303,7 +303,8 @@ class Chunks(Source):
         """Read a part of the image; see `Source`."""
         rows, cols = block.slices
         chosen = dict[str, int | slice](t=0, c=slice(None), z=0, y=rows, x=cols)
-        values = np.asarray(self.array[tuple(chosen[axis] for axis in self.axes)])
+        with _told(self.path, Exception):  # what damaged chunks raise is not bounded
+            values = np.asarray(self.array[tuple(chosen[axis] for axis in self.axes)])
         if self.axes == "yx":
             values = values[..., None]
         elif self.axes != "yxc":
@@ -503,27 +504,59 @@ def is_zarr_name(path: PathLike) -> bool:
     return str(path).endswith(ZARR)
 
 
-def check_zarr(path: PathLike, inputs: Iterable[str]) -> None:
+def check_zarr(path: PathLike) -> None:
     """Refuse a Zarr array that could not be written.
 
     Parameters
     ----------
     path : str or Path
         The array.
-    inputs : sequence of str
-        The images that are to be read.
 
     Raises
     ------
     InputError
-        There is a folder of that name which is no Zarr array, it is one of the inputs,
-        or zarr is not installed.
+        There is something of that name that `write_mask` did not write, or zarr is not
+        installed.
     """
     _require(path, "zarr", "a Zarr array")
-    if os.path.lexists(path) and not is_zarr(path):
-        raise InputError(f"{path}: is no Zarr array (give another name)")
-    if os.path.realpath(path) in map(os.path.realpath, inputs):
-        raise InputError(f"{path}: would overwrite an input or another output")
+    if os.path.lexists(path) and not _is_written_mask(path):
+        raise InputError(
+            f"{path}: is no mask of predict.py's, and is kept (give another name)"
+        )
+
+
+def _is_written_mask(path: PathLike) -> bool:
+    """Tell whether a folder is a mask that `write_mask` wrote, and holds no more."""
+    import zarr
+
+    with suppress(Exception):  # what is no array raises is not bounded
+        attributes = zarr.open_array(path, mode="r").attrs
+        return "colours" in attributes and set(os.listdir(path)) <= {"zarr.json", "c"}
+    return False
+
+
+def check_apart(path: PathLike, inputs: Iterable[str]) -> None:
+    """Refuse a file that would be written into an image that is a folder, or around it.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file or Zarr array that is to be written.
+    inputs : sequence of str
+        The Zarr arrays that are to be read.
+
+    Raises
+    ------
+    InputError
+        One holds the other.
+    """
+    output = Path(os.path.realpath(path))
+    for image in map(Path, map(os.path.realpath, inputs)):
+        if output.is_relative_to(image) or image.is_relative_to(output):
+            raise InputError(
+                f"{path}: would overwrite an input or another output (it is, is in or "
+                f"holds {image})"
+            )
 
 
 def _rasterio() -> ModuleType:
@@ -624,7 +657,7 @@ class Store:
         output = Path(os.path.realpath(output))
         self.folder = output.with_name(f".{output.name}.part")
         self.blocks = bands(shape)
-        self.folder.mkdir(exist_ok=True)
+        self._make_folder()
         self.lock = _lock(self.folder / "lock", output)
         chunk = min(BAND, shape[0]), min(width, shape[1])
         facts = {**key, "shape": shape, "chunk": chunk, "margins": margins}
@@ -644,6 +677,18 @@ class Store:
             fill_value=np.nan if margins else NODATA,
             attributes=attributes,
         )
+
+    def _make_folder(self) -> None:
+        """Make the folder, or take one that an earlier run left, and no other."""
+        if not os.path.lexists(self.folder):
+            self.folder.mkdir()
+        is_folder = self.folder.is_dir() and not self.folder.is_symlink()
+        known = {"lock", "zarr.json", "c", "drawn.tif"}
+        if not is_folder or not set(os.listdir(self.folder)) <= known:
+            raise InputError(
+                f"{self.folder}: is in the way, and is none of predict.py's (move it, "
+                "or give another --output)"
+            )
 
     def __getitem__(self, block: Block) -> np.ndarray:
         """Give a block, as it was written."""
@@ -910,7 +955,12 @@ def _write_zarr(
     chunks = tuple(min(pair) for pair in zip(CHUNK, shape, strict=True))
     with whole_folder(path) as temporary:
         array = zarr.create_array(
-            temporary, shape=shape, chunks=chunks, dtype="uint8", attributes=attributes
+            temporary,
+            shape=shape,
+            chunks=chunks,
+            dtype="uint8",
+            fill_value=NODATA,
+            attributes=attributes,
         )
         top = 0
         for values in rows:

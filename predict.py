@@ -83,7 +83,10 @@ def plan(args: argparse.Namespace) -> list[Job]:
     elif len(found) == 1 and Path(args.output).suffix:
         masks = [Path(args.output)]
     else:
-        raise cli.InputError(f"--output {args.output}: no such folder (make it first)")
+        many = f" for {len(found)} images" if len(found) > 1 else ""
+        raise cli.InputError(
+            f"--output {args.output}: no such folder{many} (make one first)"
+        )
     for option in ("gt", "overlay", "probabilities"):
         if getattr(args, option) and len(found) > 1:
             raise cli.InputError(
@@ -99,8 +102,11 @@ def plan(args: argparse.Namespace) -> list[Job]:
         if Path(args.output) in mask.parents:  # of a folder's tree
             mask.parent.mkdir(parents=True, exist_ok=True)
     if bigimages.is_zarr_name(args.output):
-        bigimages.check_zarr(args.output, args.images)
-    files = [image for image, _ in found if not bigimages.is_zarr(image)]
+        bigimages.check_zarr(args.output)
+    arrays = [image for image, _ in found if bigimages.is_zarr(image)]
+    for output, _ in outputs:
+        bigimages.check_apart(output, arrays)
+    files = [image for image, _ in found if image not in arrays]
     cli.check_files([*files, args.model, *filter(None, [args.gt])], outputs)
     return [(image, mask) for (image, _), mask in zip(found, masks, strict=True)]
 
@@ -154,8 +160,9 @@ class Work(NamedTuple):
 def begin(argv: Sequence[str] | None = None) -> Work:
     """Read the command line, and begin to read the images in another thread."""
     args = parse_args(argv)
-    if args.verify:
-        cli.check_files([args.verify, args.model], [])
+    if args.verify is not None:
+        is_array = bigimages.is_zarr(args.verify)
+        cli.check_files([args.model] if is_array else [args.verify, args.model], [])
         return Work(args, [], True, iter(()), None)
     jobs = plan(args)
     is_one, journal = len(jobs) == 1, None
@@ -392,7 +399,7 @@ def check_machine(args: argparse.Namespace) -> int:
 def finish(work: Work) -> int:
     """Segment the pictures, write and report what is found; give the exit code."""
     args, jobs, is_one, pictures, journal = work
-    if args.verify:
+    if args.verify is not None:
         return check_machine(args)
     with cluster.connected(args.workers, args.scheduler) as client:
         if client is not None and not is_one:

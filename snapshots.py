@@ -87,7 +87,7 @@ class Snapshots:
         if not isinstance(state, dict) or state.get("format") != SNAPSHOT_FORMAT:
             raise self.refusal("is no snapshot of this version's train.py")
         key = state.get("key")
-        if not isinstance(key, dict):
+        if not isinstance(key, dict) or not isinstance(state.get("history"), list):
             raise self.refusal("does not say what it is of")
         for name, value in self.key.items():
             if key.get(name) != value:

@@ -402,8 +402,67 @@ def test_what_is_no_zarr_array_is_not_overwritten(model_file, scene, capsys):
     Path("notes.zarr/mine.txt").write_text("mine")
     zarr.create_array("a.zarr", data=scene[0])
     assert run("a.zarr", "--output", "notes.zarr") == 2
-    assert "notes.zarr: is no Zarr array" in capsys.readouterr().err
+    assert "notes.zarr: is no mask of predict.py's" in capsys.readouterr().err
     assert run("a.zarr", "--output", "a.zarr") == 2
-    assert "a.zarr: would overwrite an input" in capsys.readouterr().err
+    assert "a.zarr: is no mask of predict.py's" in capsys.readouterr().err
     assert Path("notes.zarr/mine.txt").read_text() == "mine"
     np.testing.assert_array_equal(zarr.open_array("a.zarr", mode="r")[:], scene[0])
+
+
+def tree():
+    return {str(p): p.stat().st_mtime_ns for p in Path().rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("image", "output"),
+    [
+        ("group.zarr/0", "group.zarr"),
+        ("group.zarr", "group.zarr/0"),
+        ("a.zarr", "a.zarr/mask.zarr"),
+        ("a.zarr", "a.zarr/c/mask.png"),
+        ("a.zarr", "group.zarr"),
+        ("a.zarr", "link.zarr"),
+        ("a.zarr", "mask.zarr"),
+    ],
+)
+def test_nothing_but_a_mask_is_replaced(model_file, scene, capsys, image, output):
+    group = zarr.create_group("group.zarr")
+    for level in "01":
+        group.create_array(level, data=scene[0])
+    zarr.create_array("a.zarr", data=scene[0])
+    assert run("a.zarr", "--output", "mask.zarr") == 0
+    Path("mask.zarr/notes.txt").write_text("mine")
+    Path("link.zarr").symlink_to("group.zarr")
+    before = tree()
+    capsys.readouterr()
+    assert run(image, "--output", output) == 2
+    assert capsys.readouterr().err.startswith(f"error: {output}")
+    assert tree() == before
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "folder"])
+def test_what_is_in_the_way_is_kept(model_file, scene, capsys, kind):
+    zarr.create_array("a.zarr", data=scene[0])
+    Path("mine").mkdir()
+    Path("mine/x").write_text("mine")
+    part = Path(".m.zarr.part")
+    if kind == "link":
+        part.symlink_to("mine")
+    elif kind == "file":
+        part.write_text("mine")
+    else:
+        shutil.copytree("mine", part)
+    before = tree()
+    assert run("a.zarr", "--output", "m.zarr") == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.endswith("(move it, or give another --output)")
+    assert tree() == before
+
+
+def test_a_damaged_chunk_is_told(model_file, scene, capsys):
+    zarr.create_array("a.zarr", data=scene[0])
+    (chunk,) = [p for p in Path("a.zarr/c").rglob("*") if p.is_file()]
+    chunk.write_bytes(b"garbage")
+    assert run("a.zarr", "--output", "m.png") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: a.zarr: damaged image (")

@@ -214,6 +214,11 @@ REFUSED = {
         "is no snapshot of this version's train.py",
     ),
     "no key": (lambda: change_content(key=3), [], "does not say what it is of"),
+    "no history": (
+        lambda: change_content(history="none"),
+        [],
+        "does not say what it is of",
+    ),
     "forged history": (
         lambda: change_content(history=[[1, 2]]),
         [],

@@ -331,7 +331,7 @@ def test_training_needs_32_pixels_a_side(folder, scene, capsys, side):
 
 BAD_PREDICTION = {
     "missing image": (["no.png"], "no.png: no such file"),
-    "folder for an image": (["data"], "predictions.jpg: no such folder (make it"),
+    "folder for an image": (["data"], "predictions.jpg: no such folder for"),
     "text for an image": (["text.png"], "text.png: is no image"),
     "missing model": (["--model", "no.pt"], "no.pt: no such file"),
     "text for a model": (["--model", "text.png"], "text.png: is no model file"),
