@@ -104,10 +104,10 @@ def plan(args: argparse.Namespace) -> list[Job]:
     if bigimages.is_zarr_name(args.output):
         bigimages.check_zarr(args.output)
     arrays = [image for image, _ in found if bigimages.is_zarr(image)]
-    for output, _ in outputs:
-        bigimages.check_apart(output, arrays)
     files = [image for image, _ in found if image not in arrays]
     cli.check_files([*files, args.model, *filter(None, [args.gt])], outputs)
+    for output, _ in outputs:
+        bigimages.check_apart(output, arrays)
     return [(image, mask) for (image, _), mask in zip(found, masks, strict=True)]
 
 
