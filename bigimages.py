@@ -37,7 +37,15 @@ from tqdm.auto import tqdm
 
 import figures
 import images
-from cli import InputError, PathLike, ahead, check_input, whole_file, whole_folder
+from cli import (
+    ZARR,
+    InputError,
+    PathLike,
+    ahead,
+    check_input,
+    whole_file,
+    whole_folder,
+)
 from images import Block, Colours
 
 
@@ -62,7 +70,6 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # as glibc numbers
 KEPT = 12 * 2**20  # bytes: more than any of the network's maps, which are used again
 CACHE = 16 * 2**20  # bytes: GDAL's cache, beside the blocks that it must hold
 CHUNK = BAND, 4 * BAND  # rows and columns of the chunks of a Zarr array that is written
-ZARR = ".zarr"  # how the name of a Zarr array that is written ends
 HINT = "pip install -r requirements-big.txt"
 
 Place = dict[str, Any]  # rasterio's options, from `Source`
@@ -499,9 +506,9 @@ def is_zarr_name(path: PathLike) -> bool:
     Returns
     -------
     bool
-        Its name ends in `ZARR`.
+        Its suffix is `cli.ZARR`.
     """
-    return str(path).endswith(ZARR)
+    return Path(path).suffix.lower() == ZARR
 
 
 def check_zarr(path: PathLike) -> None:
@@ -859,7 +866,7 @@ def write_mask(
     Parameters
     ----------
     path : str or Path
-        A file ending in one of `images.WRITE_SUFFIXES`, or in `ZARR`.
+        A file ending in one of `images.WRITE_SUFFIXES`, or in `cli.ZARR`.
     store : Store
         What is known of the image.
     colours : sequence of two (red, green, blue)

@@ -25,6 +25,7 @@ PathLike = str | os.PathLike[str]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+ZARR = ".zarr"  # the suffix of an output that is a folder
 MORE_MEMORY = "use a smaller image or a machine with more memory"
 
 
@@ -118,10 +119,10 @@ def whole_folder(path: PathLike) -> Iterator[Path]:
             os.rename(target, old)
         os.rename(new, target)
     except OSError as error:
-        with suppress(OSError):  # nothing is lost, and nothing is in its place
-            os.rename(old, target)
         raise _cannot_be_written(path, error) from error
     finally:
+        if old.exists() and not target.exists():  # nothing took its place
+            os.rename(old, target)
         for folder in (new, old):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -213,7 +214,7 @@ def _check_writable(path: Path) -> None:
         with suppress(FileNotFoundError):
             mode = os.stat(path).st_mode
             if stat.S_ISDIR(mode):
-                if path.suffix != ".zarr":
+                if path.suffix.lower() != ZARR:
                     raise InputError(f"{path}: is a folder (give a file name)")
             elif not stat.S_ISREG(mode):
                 raise InputError(f"{path}: is no ordinary file")

@@ -388,6 +388,13 @@ def test_a_mask_can_be_a_zarr_array(model_file, scene):
     assert names == {"a.png", "data", "mask.png", "mask.zarr", "model.pt"}
 
 
+def test_the_suffix_of_a_zarr_array_may_be_large(model_file, scene):
+    Image.fromarray(scene[0]).save("a.png")
+    for _ in range(2):
+        assert run("a.png", "--output", "mask.ZARR") == 0
+    assert zarr.open_array("mask.ZARR", mode="r").shape == (176, 230)
+
+
 def test_a_maps_zarr_array_knows_its_place(model_file, scene):
     write_tiff("map.tif", scene[0], **PLACE, nodata=0)
     assert run("map.tif", "--output", "mask.zarr", "--probabilities", "p.tif") == 0

@@ -56,6 +56,23 @@ def test_whole_folder_replaces_at_the_end_only(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
 
 
+def test_a_folder_that_nothing_replaced_is_put_back(tmp_path, monkeypatch):
+    target = tmp_path / "out.zarr"
+    with cli.whole_folder(target) as temporary:
+        (temporary / "old").touch()
+    rename = os.rename
+
+    def interrupted(source, destination):
+        monkeypatch.setattr(os, "rename", rename)
+        rename(source, destination)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), cli.whole_folder(target):
+        monkeypatch.setattr(os, "rename", interrupted)
+    assert [path.name for path in target.iterdir()] == ["old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
+
+
 def test_whole_file_has_ordinary_permissions(tmp_path):
     (tmp_path / "plain").touch()
     with cli.whole_file(tmp_path / "whole"):
