@@ -326,15 +326,22 @@ def report(outcome: Outcome) -> None:
         print(metrics.score_table(name, {"network": scores}))
 
 
+def load(
+    args: argparse.Namespace,
+) -> tuple[segutils.FCNN, dict[str, Any], torch.dtype]:
+    """Read the model file; gives what else it holds and the precision, too."""
+    device = segutils.choose_device(args.device)
+    model, content = segutils.load_model(args.model, device)
+    return model, content, segutils.choose_precision(args.precision, model)
+
+
 def predict_all(
     args: argparse.Namespace,
     client: "cluster.Client | None",
     pictures: Iterable[Picture | Exception],
 ) -> Iterator[Outcome | Exception]:
     """Segment and write the pictures; gives for each its outcome or its error."""
-    device = segutils.choose_device(args.device)
-    model, content = segutils.load_model(args.model, device)
-    precision = segutils.choose_precision(args.precision, model)
+    model, content, precision = load(args)
     looks, colours = content["looks"], content["colours"]
 
     def segment(picture: Picture) -> Prediction | BandedPrediction:
@@ -383,14 +390,13 @@ def report_all(
 
 def check_machine(args: argparse.Namespace) -> int:
     """Tell whether this machine computes as it should; gives the exit code."""
-    device = segutils.choose_device(args.device)
-    model, content = segutils.load_model(args.model, device)
-    precision = segutils.choose_precision(args.precision, model)
+    model, content, precision = load(args)
     source = bigimages.open_source(args.verify, args.bands, args.max_pixels)
     rgb = np.ma.getdata(source.read(verify.middle(source.shape)))
     adapted, _ = light.adapt(model, content["looks"], rgb)
     found = verify.compare(adapted, rgb, precision)
     shape = rgb.shape[:2]
+    device = adapted.conv1.weight.device
     text, is_well = verify.report(args.verify, shape, device, precision, found)
     print(text)
     return 0 if is_well else 1
