@@ -26,7 +26,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -43,6 +43,7 @@ from cli import (
     PathLike,
     ahead,
     check_input,
+    printable,
     whole_file,
     whole_folder,
 )
@@ -50,12 +51,15 @@ from images import Block, Colours
 
 
 if TYPE_CHECKING:
+    import zarr
+
     from segutils import Piece, Tile
 
 
 HELD = 32_000_000  # pixels: a smaller image is held in memory, whole
 MAX_PIXELS = images.MAX_IMAGE_PIXELS  # of an image, unless --max-pixels says more
 BAND = 244  # rows: what one row of tiles decides, so that no tile is computed twice
+SIDE = 16 * BAND  # pixels a side of a worker's block, and columns of what is kept
 NODATA = 255  # in a mask: the image shows nothing there
 GEO_KEYS = 34735  # the tag that makes a TIFF a GeoTIFF
 BLOCK = 256  # pixels a side, of the blocks of a TIFF that is written
@@ -626,7 +630,7 @@ def bands(shape: Sequence[int]) -> list[Block]:
 class Store:
     """What is known so far of an image: its mask, or its margins, in a Zarr array.
 
-    It stands in a hidden folder beside the file that is to be written. Every band is
+    It stands in a hidden folder beside the file that is to be written. Every chunk is
     written whole or not at all, so that a run that was killed can go on.
 
     Parameters
@@ -639,8 +643,6 @@ class Store:
         The image's height and width.
     margins : bool
         Whether it holds margins, as float32, or classes.
-    width : int
-        Columns that are written at once; rows are `BAND`.
     overwrite : bool
         Whether it is begun afresh in any case.
 
@@ -656,7 +658,6 @@ class Store:
         key: Mapping[str, object],
         shape: tuple[int, int],
         margins: bool,
-        width: int,
         overwrite: bool = False,
     ) -> None:
         import zarr
@@ -666,17 +667,18 @@ class Store:
         self.blocks = bands(shape)
         self._make_folder()
         self.lock = _lock(self.folder / "lock", output)
-        chunk = min(BAND, shape[0]), min(width, shape[1])
+        # Of a wide band in one chunk, several copies would be held while it is written.
+        chunk = min(BAND, shape[0]), min(SIDE, shape[1])
         facts = {**key, "shape": shape, "chunk": chunk, "margins": margins}
         attributes: dict[str, Any] = {"key": digest(facts)}
         with suppress(Exception):  # what a damaged one raises is not bounded
-            self.array = zarr.open_array(self.folder, mode="r+")
+            self.array = open_array(self.folder)
             if dict(self.array.attrs) == attributes and not overwrite:
                 return
         for old in self.folder.iterdir():
             if old.name != "lock":
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
-        self.array = zarr.create_array(
+        zarr.create_array(
             self.folder,
             shape=shape,
             chunks=chunk,
@@ -684,6 +686,7 @@ class Store:
             fill_value=np.nan if margins else NODATA,
             attributes=attributes,
         )
+        self.array = open_array(self.folder)
 
     def _make_folder(self) -> None:
         """Make the folder, or take one that an earlier run left, and no other."""
@@ -709,13 +712,16 @@ class Store:
         return values
 
     def missing(self, blocks: Iterable[Block]) -> list[Block]:
-        """List the blocks that are not known yet; one that shows nothing never is."""
+        """List the blocks of which a chunk is not known yet."""
         return [block for block in blocks if not self._knows(block)]
 
     def _knows(self, block: Block) -> bool:
-        # A block may have been left half-way, between two rows of chunks.
-        mask = self.mask(block) != NODATA
-        return all(mask[top : top + BAND].any() for top in range(0, len(mask), BAND))
+        places = [
+            range(part.start // size, -(-part.stop // size))
+            for part, size in zip(block.slices, self.array.chunks, strict=True)
+        ]
+        chunks = (Path(self.folder, "c", *map(str, at)) for at in product(*places))
+        return all(chunk.exists() for chunk in chunks)
 
     def progress(self, count: int, unit: str) -> tqdm:
         """Show how many of the parts that are missing are done."""
@@ -753,6 +759,26 @@ class Store:
         """Delete the store."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.lock.close()
+
+
+def open_array(folder: PathLike) -> "zarr.Array":
+    """Open the array of a store, in which each chunk that is known is a file.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The store's folder.
+
+    Returns
+    -------
+    zarr.Array
+        The array, to be read and written.
+    """
+    import zarr
+
+    # By default a chunk that shows nothing would not be written.
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        return zarr.open_array(folder, mode="r+")
 
 
 def read_with_halo(
@@ -1072,7 +1098,7 @@ def return_memory() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(M_ARENA_MAX, 1)
         mallopt(M_MMAP_THRESHOLD, KEPT)
-        mallopt(M_TRIM_THRESHOLD, 4 * KEPT)  # else it would be 128 KiB, and slow
+        mallopt(M_TRIM_THRESHOLD, 2 * KEPT)  # else it would be 128 KiB, and slow
 
 
 def forecast(
@@ -1114,11 +1140,11 @@ def forecast(
         if need > free:
             raise InputError(
                 f"{name}: {width}x{height} pixels need {need / 1e9:.1f} GB of {what}, "
-                f"and {free / 1e9:.1f} are free"
+                f"and {free / 1e9:.1f} are free (free more, or cut the image)"
             )
     return (
-        f"{name}: {width}x{height} pixels, {tiles:,} tiles, at most {memory / 1e9:.1f} "
-        f"GB of memory and {disk / 1e9:.1f} GB of disk, about "
+        f"{printable(name)}: {width}x{height} pixels, {tiles:,} tiles, at most "
+        f"{memory / 1e9:.1f} GB of memory and {disk / 1e9:.1f} GB of disk, about "
         f"{tiles * tile_seconds / 60:.1f} minutes"
     )
 

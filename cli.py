@@ -4,6 +4,7 @@ The other modules build on this one; it imports nothing but Python's own library
 """
 
 import argparse
+import atexit
 import io
 import os
 import secrets
@@ -17,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn, TypeVar
 
 
@@ -162,11 +163,13 @@ def check_input(path: PathLike) -> None:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        raise InputError(f"{path}: no such file (is the name right?)") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path}: is a folder (give a file name)")
     if not stat.S_ISREG(mode):
-        raise InputError(f"{path}: is no ordinary file")
+        raise InputError(f"{path}: is no ordinary file (copy it into one)")
 
 
 def check_files(
@@ -191,7 +194,7 @@ def check_files(
     """
     for path in inputs:
         check_input(path)
-    taken = {os.path.realpath(path) for path in inputs}
+    taken = {os.path.realpath(path): f"the input {path}" for path in inputs}
     for path, suffixes in outputs:
         path = Path(path)
         if path.suffix.lower() not in suffixes:
@@ -202,8 +205,8 @@ def check_files(
         except ValueError as error:  # a name with NUL
             raise InputError(f"{path}: cannot be written ({error})") from error
         if place in taken:
-            raise InputError(f"{path}: would overwrite an input or another output")
-        taken.add(place)
+            raise InputError(f"{path}: would overwrite {taken[place]} (rename one)")
+        taken[place] = "another output of that name"
         _check_writable(path)
 
 
@@ -217,7 +220,7 @@ def _check_writable(path: Path) -> None:
                 if path.suffix.lower() != ZARR:
                     raise InputError(f"{path}: is a folder (give a file name)")
             elif not stat.S_ISREG(mode):
-                raise InputError(f"{path}: is no ordinary file")
+                raise InputError(f"{path}: is no ordinary file (use another name)")
         # Asking the permissions is not enough: a read-only disk answers yes.
         with _new_file_beside(Path(os.path.realpath(path))):
             pass
@@ -353,7 +356,7 @@ def run(main: Callable[..., int | None], *arguments: object) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         code = main(*arguments) or 0
-        sys.stdout.flush()
+        _flush_output()
         return code
     except (InputError, OSError) as error:
         complain(error)
@@ -371,6 +374,14 @@ def run(main: Callable[..., int | None], *arguments: object) -> int:
     return 2
 
 
+def _flush_output() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        error.filename = "standard output"
+        raise
+
+
 def warn(message: str) -> None:
     """Warn the user in one line.
 
@@ -383,9 +394,24 @@ def warn(message: str) -> None:
 
 
 def _say(kind: str, message: object) -> None:
-    # A file's name may hold line ends, and codes that a terminal would obey.
-    line = "".join(c if c.isprintable() else " " for c in str(message))
-    print(f"{kind}: {line}", file=sys.stderr)
+    print(f"{kind}: {printable(message)}", file=sys.stderr)
+
+
+def printable(message: object) -> str:
+    """Put something into one line, such as a file's name.
+
+    Parameters
+    ----------
+    message : object
+        What is to be printed. It may hold line ends, and codes that a terminal would
+        obey.
+
+    Returns
+    -------
+    str
+        The same with spaces instead of them.
+    """
+    return "".join(c if c.isprintable() else " " for c in str(message))
 
 
 def leave(code: int) -> NoReturn:
@@ -399,6 +425,7 @@ def leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # told already, where it matters: `run` flushes, too
             stream.flush()
+    atexit._run_exitfuncs()  # they remove temporary folders, matplotlib's for one
     os._exit(code)
 
 
@@ -429,7 +456,19 @@ def begin(first: Callable[[], Result]) -> Result:
         signal.signal(signal.SIGINT, _end_at_once)
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _end_at_once)
+    sys.excepthook = _end_without_memory
     return given[0]
+
+
+def _end_without_memory(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Tell in one line that even the imports find too little memory."""
+    if not is_out_of_memory(error):
+        sys.__excepthook__(kind, error, trace)
+        return
+    _say("error", "out of memory before any work (use a machine with more memory)")
+    leave(2)
 
 
 def _end_at_once(number: int, _: FrameType | None) -> NoReturn:
@@ -447,7 +486,7 @@ def _raise_terminated(*_: object) -> NoReturn:
     raise Terminated
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Say whether memory ran out.
 
     PyTorch tells it by a RuntimeError, whose words depend on the device, Pillow by an
@@ -468,6 +507,8 @@ def is_out_of_memory(error: Exception) -> bool:
         "can't allocate memory",
         "not enough memory",
         "bad_alloc",
+        "failed to map segment",  # of a library
+        "cannot allocate memory",
         "can't start new thread",
     ]
     return isinstance(error, MemoryError) or any(w in str(error) for w in words)

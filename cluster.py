@@ -15,6 +15,7 @@ A folder        attempt_all
 import argparse
 import importlib.util
 import logging
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bigimages
-from bigimages import BAND
 from cli import InputError
 from images import Block
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from predict import Outcome
 
 
-SIDE = 16 * BAND  # pixels a side of a block: many tiles, and hundreds of blocks
 RETRIES = 2  # of a block that failed, on another worker
 PATIENCE = 10  # seconds for a scheduler to answer
 HINT = "pip install -r requirements-cluster.txt"
@@ -80,9 +79,10 @@ def connected(workers: int | None, scheduler: str | None) -> Iterator["Client | 
         if scheduler:
             client = Client(scheduler, timeout=PATIENCE)
         else:
-            cluster = LocalCluster(
-                n_workers=workers, threads_per_worker=1, dashboard_address=":0"
-            )
+            with _deaf_to_interrupts():
+                cluster = LocalCluster(
+                    n_workers=workers, threads_per_worker=1, dashboard_address=":0"
+                )
             client = Client(cluster)
     except (OSError, ValueError) as error:
         raise InputError(f"--scheduler {scheduler}: does not answer") from error
@@ -93,6 +93,22 @@ def connected(workers: int | None, scheduler: str | None) -> Iterator["Client | 
         client.close()
         if not scheduler:
             cluster.close()
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Start processes and threads that leave Ctrl-C to this one.
+
+    A terminal sends it to all of them, and each would tell of it in a page.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -141,9 +157,10 @@ def blocks(shape: Sequence[int]) -> list[Block]:
         The blocks, row by row.
     """
     height, width = shape
+    side = bigimages.SIDE
     return [
-        Block(top, left, min(top + SIDE, height), min(left + SIDE, width))
-        for top, left in product(range(0, height, SIDE), range(0, width, SIDE))
+        Block(top, left, min(top + side, height), min(left + side, width))
+        for top, left in product(range(0, height, side), range(0, width, side))
     ]
 
 
@@ -192,11 +209,9 @@ def _segment_block(
     block: Block,
 ) -> None:
     """Segment a block in a worker, and write its chunks."""
-    import zarr
-
     _prepare()
     source = _opened(image, channels and tuple(channels))
-    array = zarr.open_array(folder, mode="r+")
+    array = bigimages.open_array(folder)
     seen = bigimages.read_with_halo(source, halo, block)
     array[block.slices] = bigimages.block_values(network, array.fill_value, *seen)
 

@@ -56,7 +56,8 @@ def expand(names: Iterable[str]) -> list[tuple[str, Path]]:
         inside = [path for path in sorted(paths) if _is_image(path)]
         if not inside:
             known = ", ".join(images.READ_SUFFIXES)
-            raise InputError(f"{name}: holds no images ({known})")
+            holds = "matches" if _is_pattern(name) else "holds"
+            raise InputError(f"{name}: {holds} no images ({known})")
         found += [(str(path), path.relative_to(folder)) for path in inside]
     return found
 

@@ -71,44 +71,54 @@ def is_folder(output: str) -> bool:
     return Path(output).is_dir() and not bigimages.is_zarr_name(output)
 
 
+def pair(args: argparse.Namespace) -> list[Job]:
+    """Pair each image with its mask file."""
+    found = folders.expand(args.images)  # of (image, its place in its folder)
+    if is_folder(args.output):
+        folder = Path(args.output)
+        return [(name, folder / place.with_suffix(".png")) for name, place in found]
+    if len(found) == 1 and Path(args.output).suffix:
+        return [(found[0][0], Path(args.output))]
+    many = f" for {len(found)} images" if len(found) > 1 else ""
+    raise cli.InputError(
+        f"--output {args.output}: no such folder{many} (make one first)"
+    )
+
+
+def check_outputs(args: argparse.Namespace, jobs: list[Job]) -> None:
+    """Refuse files that could not be read or written; make the masks' folders."""
+    suffixes: Sequence[str] = (*images.WRITE_SUFFIXES, bigimages.ZARR)
+    outputs: list[tuple[cli.PathLike, Sequence[str]]]
+    outputs = [(mask, suffixes) for _, mask in jobs]
+    if args.overlay:
+        outputs.append((args.overlay, images.WRITE_SUFFIXES))
+    if args.probabilities:
+        outputs.append((args.probabilities, images.PROBABILITY_SUFFIXES))
+    for _, mask in jobs:
+        if Path(args.output) in mask.parents:  # of a folder's tree
+            mask.parent.mkdir(parents=True, exist_ok=True)
+    if bigimages.is_zarr_name(args.output):
+        bigimages.check_zarr(args.output)
+    arrays = [image for image, _ in jobs if bigimages.is_zarr(image)]
+    files = [image for image, _ in jobs if image not in arrays]
+    cli.check_files([*files, args.model, *filter(None, [args.gt])], outputs)
+    for output, _ in outputs:
+        bigimages.check_apart(output, arrays)
+
+
 def plan(args: argparse.Namespace) -> list[Job]:
     """Pair each image with its mask file, and refuse what could not be written."""
     if args.workers is not None and args.workers < 1:
         raise cli.InputError(f"--workers {args.workers}: at least 1 is needed")
     if "" in (*args.images, args.output, args.gt, args.overlay, args.probabilities):
         raise cli.InputError("an empty name is no file's (leave the option out)")
-    found = folders.expand(args.images)  # of (image, its place in its folder)
-    if is_folder(args.output):
-        masks = [Path(args.output, place).with_suffix(".png") for _, place in found]
-    elif len(found) == 1 and Path(args.output).suffix:
-        masks = [Path(args.output)]
-    else:
-        many = f" for {len(found)} images" if len(found) > 1 else ""
-        raise cli.InputError(
-            f"--output {args.output}: no such folder{many} (make one first)"
-        )
+    jobs = pair(args)
     for option in ("gt", "overlay", "probabilities"):
-        if getattr(args, option) and len(found) > 1:
-            raise cli.InputError(
-                f"--{option} {getattr(args, option)}: goes with one image only"
-            )
-    suffixes: Sequence[str] = (*images.WRITE_SUFFIXES, bigimages.ZARR)
-    outputs: list[tuple[cli.PathLike, Sequence[str]]] = [(m, suffixes) for m in masks]
-    if args.overlay:
-        outputs.append((args.overlay, images.WRITE_SUFFIXES))
-    if args.probabilities:
-        outputs.append((args.probabilities, images.PROBABILITY_SUFFIXES))
-    for mask in masks:
-        if Path(args.output) in mask.parents:  # of a folder's tree
-            mask.parent.mkdir(parents=True, exist_ok=True)
-    if bigimages.is_zarr_name(args.output):
-        bigimages.check_zarr(args.output)
-    arrays = [image for image, _ in found if bigimages.is_zarr(image)]
-    files = [image for image, _ in found if image not in arrays]
-    cli.check_files([*files, args.model, *filter(None, [args.gt])], outputs)
-    for output, _ in outputs:
-        bigimages.check_apart(output, arrays)
-    return [(image, mask) for (image, _), mask in zip(found, masks, strict=True)]
+        name = getattr(args, option)
+        if name and len(jobs) > 1:
+            raise cli.InputError(f"--{option} {name}: goes with one image only")
+    check_outputs(args, jobs)
+    return jobs
 
 
 class Picture(NamedTuple):
@@ -160,6 +170,8 @@ class Work(NamedTuple):
 def begin(argv: Sequence[str] | None = None) -> Work:
     """Read the command line, and begin to read the images in another thread."""
     args = parse_args(argv)
+    if not Path(args.model).exists():
+        raise cli.InputError(f"{args.model}: no such file (train.py writes it)")
     if args.verify is not None:
         is_array = bigimages.is_zarr(args.verify)
         cli.check_files([args.model] if is_array else [args.verify, args.model], [])
@@ -246,8 +258,7 @@ def predict_by_bands(
     network = segutils.margins if margins else segutils.segment
     network = partial(network, adapted, precision=precision)
     workers = client if source.in_any_order else None
-    width = cluster.SIDE if workers else source.shape[1]
-    store = bigimages.Store(output, key, source.shape, margins, width, args.overwrite)
+    store = bigimages.Store(output, key, source.shape, margins, args.overwrite)
     try:
         if workers:
             cluster.fill(workers, store, name, args.bands, network, segutils.HALO)
@@ -316,14 +327,14 @@ def report(outcome: Outcome) -> None:
     """Print the share of class 1, warnings, and the scores where there is a truth."""
     name, output, counts, warning, scores = outcome
     share = counts[1] / max(counts.sum(), 1)
-    print(f"{output}: {share:.1%} of {name} is class 1")
+    print(cli.printable(f"{output}: {share:.1%} of {name} is class 1"))
     if warning is None and 0 in counts:
         only = counts.argmax()
         warning = f"every pixel is class {only} (is it like the training image?)"
     if warning is not None:
         cli.warn(f"{name}: {warning}")
     if scores is not None:
-        print(metrics.score_table(name, {"network": scores}))
+        print(metrics.score_table(cli.printable(name), {"network": scores}))
 
 
 def load(

@@ -254,8 +254,18 @@ def test_what_is_left_of_something_else_is_not_used(
     assert len(np.unique(images.read_rgb("mask.png"))) > 1
 
 
+def test_a_band_is_known_once_all_its_chunks_are(model_file, monkeypatch):
+    """A chunk that shows nothing is known, too."""
+    monkeypatch.setattr(bigimages, "SIDE", 100)
+    store = bigimages.Store("mask.png", {}, (300, 250), False)
+    store.array[:244, :200] = bigimages.NODATA
+    assert store.missing(store.blocks) == store.blocks
+    store.array[:244, 200:] = 1
+    assert store.missing(store.blocks) == store.blocks[1:]
+
+
 def test_two_runs_do_not_share_a_mask(model_file, by_bands, capsys):
-    args = Path("mask.png"), {}, (300, 300), False, 300
+    args = Path("mask.png"), {}, (300, 300), False
     first = bigimages.Store(*args)
     assert run("data/rgb.png", "--output", "mask.png") == 2
     assert "mask.png: another run is writing it" in capsys.readouterr().err

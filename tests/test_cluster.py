@@ -33,7 +33,7 @@ def environment(monkeypatch):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(cluster, "SIDE", 2 * bigimages.BAND)
+    monkeypatch.setattr(bigimages, "SIDE", 2 * bigimages.BAND)
     monkeypatch.setattr(bigimages, "HELD", 0)
 
 
@@ -52,7 +52,7 @@ def run(*arguments):
 def test_a_killed_workers_work_is_done_again(folder, model, small_blocks):
     rgb = np.tile(np.asarray(Image.open(ROOT / "data/rgb.png")), (3, 2, 1))
     zarr.create_array("a.zarr", data=rgb, chunks=(512, 512, 3))
-    store = bigimages.Store("mask.png", {}, rgb.shape[:2], False, cluster.SIDE)
+    store = bigimages.Store("mask.png", {}, rgb.shape[:2], False)
     network = partial(segutils.segment, model)
     with cluster.connected(2, None) as client:
         workers = client.run(os.getpid)

@@ -121,7 +121,7 @@ def test_bad_files_are_told_at_the_end_and_the_others_done(photos, scene, capsys
 def test_two_images_of_one_mask_are_refused(photos, capsys):
     Image.open("photos/a.png").save("photos/a.jpg")
     assert run() == 2
-    assert "would overwrite an input or another output" in capsys.readouterr().err
+    assert "a.png: would overwrite another output of that name" in capsys.readouterr().err
 
 
 def test_a_folder_without_images_is_told(photos, capsys):
@@ -151,7 +151,7 @@ def test_a_pattern_that_the_shell_left_is_taken(photos, pattern, expected):
 
 def test_a_pattern_without_images_is_told(photos, capsys):
     assert cli.run(lambda: predict.main(["photos/*.xyz", "--output", "masks"])) == 2
-    assert "error: photos/*.xyz: holds no images" in capsys.readouterr().err
+    assert "error: photos/*.xyz: matches no images" in capsys.readouterr().err
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(photos):

@@ -182,7 +182,7 @@ def broken(path, how):
         ("text", "no image that can be read"),
         ("gif", "no image that can be read"),
         ("truncated", "damaged image"),
-        ("folder", "is no ordinary file"),
+        ("folder", "is a folder"),
         ("float", "range is not known"),
     ],
 )

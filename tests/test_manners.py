@@ -77,6 +77,13 @@ def test_scripts_need_no_network_and_leave_nothing_elsewhere(alone):
         assert path.stat().st_mode & 0o777 == 0o640, path
 
 
+def test_no_temporary_folder_stays_where_there_is_no_home(alone):
+    Path("home").rmdir()
+    Path("home").touch()  # where matplotlib would keep its cache
+    assert alone("train.py", "--epochs", "1").returncode == 0
+    assert not list(Path("temporary").glob("matplotlib-*"))
+
+
 def test_a_network_would_be_noticed(alone):
     done = alone("-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9')")
     assert done.returncode == 99

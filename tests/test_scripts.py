@@ -289,7 +289,7 @@ BAD_TRAINING = {
     "model over the image": (
         lambda: shutil.copy("data/rgb.png", "rgb.pt"),
         ["--rgb", "rgb.pt", "--model", "rgb.pt"],
-        "rgb.pt: would overwrite an input",
+        "rgb.pt: would overwrite the input",
     ),
     "device": (None, ["--device", "cuda"], "--device cuda: there is none here"),
 }
@@ -357,15 +357,15 @@ BAD_PREDICTION = {
     ),
     "output over the image": (
         ["data/rgb.png", "--output", "data/../data/rgb.png"],
-        "would overwrite an input",
+        "would overwrite the input",
     ),
     "output over the truth": (
         ["data/rgb.png", "--gt", "data/gt.png", "--overlay", "data/gt.png"],
-        "would overwrite an input",
+        "would overwrite the input",
     ),
     "overlay over the mask": (
         ["--output", "m.png", "--overlay", "m.png"],
-        "would overwrite an input or another output",
+        "would overwrite another output",
     ),
     "truth of another size": (["--gt", "small.png"], "2x1 pixels, but"),
     "jpeg too wide": (["wide.png"], "70000x1 pixels, and a JPEG holds at most 65500"),
@@ -417,6 +417,21 @@ def test_out_of_memory_in_training_is_told(folder, capsys, monkeypatch):
 
 def fails_for_memory(*_):
     raise MemoryError
+
+
+def test_too_little_memory_to_begin_is_told(trained):
+    """PyTorch takes more than 400 MB of addresses when it is loaded."""
+    resource = pytest.importorskip("resource")
+    limits = (400 * 2**20, resource.RLIM_INFINITY)
+    done = subprocess.run(
+        [sys.executable, ROOT / "predict.py"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limits),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: out of memory before any work (")
+    assert done.stderr.count("\n") == 1
 
 
 # ------------------------------------------------------------------ as a process

@@ -108,7 +108,7 @@ def one_corner(path):
 
 BAD = {
     "an image more": (None, LISTED[:5], "--rgb: number of images 2, of truths 1"),
-    "folder and file": (None, ["--rgb", "photos", *LISTED[3:5]], "photos: is no ord"),
+    "folder and file": (None, ["--rgb", "photos", *LISTED[3:5]], "photos: is a folder"),
     "folder and files": (
         None,
         ["--rgb", "photos", *LISTED[3:]],
@@ -152,7 +152,7 @@ BAD = {
     "model over the second": (
         lambda: os.rename("labels/b.png", "labels/b.pt"),
         [*LISTED[:-1], "labels/b.pt", "--model", "labels/b.pt"],
-        "labels/b.pt: would overwrite an input",
+        "labels/b.pt: would overwrite the input",
     ),
 }
 
