@@ -7,7 +7,7 @@ a run that is started again goes on where the last one stopped.
 
 Contents
 --------
-The workers     connected
+The workers     begin, connected
 A huge image    blocks, fill
 A folder        attempt_all
 """
@@ -15,12 +15,14 @@ A folder        attempt_all
 import argparse
 import importlib.util
 import logging
+import multiprocessing
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from itertools import product
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +40,29 @@ if TYPE_CHECKING:
 RETRIES = 2  # of a block that failed, on another worker
 PATIENCE = 10  # seconds for a scheduler to answer
 HINT = "pip install -r requirements-cluster.txt"
+LOADED = ["torch", "distributed", "distributed.nanny", "rasterio", "zarr"]
 
 # ------------------------------------------------------------------ the workers
+
+
+def begin(workers: int | None) -> None:
+    """Begin to load what workers need, in a process that they are then forked from.
+
+    Loaded by each worker for itself, it would take all cores for seconds.
+
+    Parameters
+    ----------
+    workers : int or None
+        How many there will be on this machine.
+    """
+    if workers and _can_fork():
+        multiprocessing.set_forkserver_preload(LOADED)
+        with _deaf_to_interrupts():
+            forkserver.ensure_running()
+
+
+def _can_fork() -> bool:
+    return "forkserver" in multiprocessing.get_all_start_methods()  # not on Windows
 
 
 @contextmanager
@@ -70,9 +93,13 @@ def connected(workers: int | None, scheduler: str | None) -> Iterator["Client | 
         raise InputError(f"--workers, --scheduler: need dask ({HINT})")
     import dask
     from distributed import Client, LocalCluster
+    from distributed.gc import disable_gc_diagnosis
 
     # Looking at what a worker does every 10 ms costs it a twentieth of its time.
     dask.config.set({"distributed.worker.profile.enabled": False})
+    if _can_fork():
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+    begin(workers)
     # Its own words on a lost scheduler are a traceback; `_told` has one line for it.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
@@ -81,11 +108,15 @@ def connected(workers: int | None, scheduler: str | None) -> Iterator["Client | 
         else:
             with _deaf_to_interrupts():
                 cluster = LocalCluster(
-                    n_workers=workers, threads_per_worker=1, dashboard_address=":0"
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    dashboard_address=":0",
+                    silence_logs=logging.CRITICAL,
                 )
             client = Client(cluster)
     except (OSError, ValueError) as error:
         raise InputError(f"--scheduler {scheduler}: does not answer") from error
+    disable_gc_diagnosis(force=True)  # a Ctrl-C that falls into it would be lost
     print(f"dashboard: {client.dashboard_link}", file=sys.stderr)
     try:
         yield client
@@ -101,9 +132,10 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
     A terminal sends it to all of them, and each would tell of it in a page.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+    if not _can_fork():
         yield
         return
+    resource_tracker.ensure_running()  # it would end the block when it is started
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -177,6 +177,7 @@ def begin(argv: Sequence[str] | None = None) -> Work:
         cli.check_files([args.model] if is_array else [args.verify, args.model], [])
         return Work(args, [], True, iter(()), None)
     jobs = plan(args)
+    cluster.begin(args.workers)
     is_one, journal = len(jobs) == 1, None
     if is_folder(args.output):
         journal = folders.Journal(args.output, made_with(args))

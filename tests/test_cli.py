@@ -108,7 +108,8 @@ def test_output_over_another_file_is_refused(tmp_path, again):
     (tmp_path / "folder").mkdir()
     (tmp_path / "in.png").touch()
     outputs = [(tmp_path / "out.png", (".png",)), (tmp_path / again, (".png",))]
-    with pytest.raises(cli.InputError, match="overwrite (the input .*in.png|another output)"):
+    message = r"overwrite (the input .*in\.png|another output)"
+    with pytest.raises(cli.InputError, match=message):
         cli.check_files([tmp_path / "in.png"], outputs)
 
 

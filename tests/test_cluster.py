@@ -81,6 +81,35 @@ def test_two_workers_make_the_mask_of_one_process(model_file, small_blocks, caps
     assert len(np.unique(images.read_rgb("one.png"))) == 2
 
 
+INTERRUPTED = """
+import sys
+import bigimages, cli, predict
+bigimages.HELD, bigimages.SIDE = 0, bigimages.BAND
+raise SystemExit(cli.run(predict.main, sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_is_told_in_one_word(model_file):
+    """A terminal sends it to the workers, too."""
+    rgb = np.asarray(Image.open(ROOT / "data/rgb.png"))
+    zarr.create_array("a.zarr", data=np.tile(rgb, (6, 6, 1)))
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, "a.zarr", "--output", "m.png"]
+        + ["--workers", "2"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while process.poll() is None and not list(Path(".m.png.part").glob("c/*/*")):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    *_, last = lines = process.communicate(timeout=60)[1].splitlines()
+    assert process.returncode == 130
+    assert last == "interrupted" and len(lines) == 3, lines  # dashboard, forecast
+    assert not Path("m.png").exists()
+
+
 def test_workers_share_a_folder(model_file, scene, capsys):
     for index in range(5):
         path = Path("photos", str(index % 2), f"{index}.png")

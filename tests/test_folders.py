@@ -121,7 +121,9 @@ def test_bad_files_are_told_at_the_end_and_the_others_done(photos, scene, capsys
 def test_two_images_of_one_mask_are_refused(photos, capsys):
     Image.open("photos/a.png").save("photos/a.jpg")
     assert run() == 2
-    assert "a.png: would overwrite another output of that name" in capsys.readouterr().err
+    assert (
+        "a.png: would overwrite another output of that name" in capsys.readouterr().err
+    )
 
 
 def test_a_folder_without_images_is_told(photos, capsys):
