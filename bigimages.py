@@ -231,6 +231,9 @@ class Raster(Source):
         _check_channels(path, self.channels, self.file.count)
         self.palette = self._palette()
         self.place = self._place()
+        flags = self.file.mask_flag_enums  # of each band
+        is_whole = all(rasterio.enums.MaskFlags.all_valid in band for band in flags)
+        self.may_hide = self.place is not None and not is_whole
 
     def _palette(self) -> np.ndarray | None:
         if self.channels != (1, 1, 1) or self.file.colorinterp[0].name != "palette":
@@ -261,14 +264,15 @@ class Raster(Source):
             shape = window.height, window.width, len(needed)
             values = np.empty(shape, np.result_type(*self.file.dtypes))
             self.file.read(needed, window=window, out=np.moveaxis(values, -1, 0))
-            known = self.file.dataset_mask(window=window) if self.place else None
+            known = self.file.dataset_mask(window=window) if self.may_hide else None
         order = [needed.index(channel) for channel in self.channels]
         rgb = _as_rgb(values, order)
         if self.palette is not None:
             rgb = self.palette[rgb[..., 0]]
         if known is None or known.all():
             return rgb
-        return np.ma.MaskedArray(rgb, np.repeat(known[..., None] == 0, 3, axis=2))
+        hidden = np.broadcast_to(known[..., None] == 0, rgb.shape)  # takes no memory
+        return np.ma.MaskedArray(rgb, hidden)
 
     def _cache(self) -> int:
         # GDAL's default is a part of the machine's memory.

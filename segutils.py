@@ -871,7 +871,7 @@ def choose_precision(name: str, model: FCNN) -> torch.dtype:
     """Find what the convolutions compute in.
 
     On some processors bf16 is twice as fast as float32, on others half as fast, and
-    what a processor says it can do does not tell which: one tile is timed.
+    what a processor says it can do does not tell which: some tiles are timed.
 
     Parameters
     ----------
@@ -888,7 +888,12 @@ def choose_precision(name: str, model: FCNN) -> torch.dtype:
     """
     if name == "fp32":
         return torch.float32
-    fp32, bf16 = (_tile_seconds(model, p) for p in (torch.float32, torch.bfloat16))
+    blank = np.zeros((MAX_SIDE, MAX_SIDE, 3), np.uint8)
+    pieces = cut(blank, tiles(MAX_SIDE, MAX_SIDE)) * 4
+    fp32, bf16 = (
+        min(seconds_a_tile(model, pieces, precision) for _ in range(3))
+        for precision in (torch.float32, torch.bfloat16)
+    )
     if bf16 < fp32:
         return torch.bfloat16
     warn(
@@ -896,17 +901,3 @@ def choose_precision(name: str, model: FCNN) -> torch.dtype:
         "(fp32 is used)"
     )
     return torch.float32
-
-
-def _tile_seconds(model: FCNN, precision: torch.dtype) -> float:
-    """Time the network on one tile, the best of some runs."""
-    device = model.conv1.weight.device
-    with torch.no_grad():
-        network = _fastest(Folded(model.eval(), precision), device)
-        tile = torch.zeros((1, MAX_SIDE, MAX_SIDE, 3), dtype=torch.uint8, device=device)
-        spent = []
-        for _ in range(5):
-            start = time.perf_counter()
-            network(tile).cpu()
-            spent.append(time.perf_counter() - start)
-    return min(spent)

@@ -26,13 +26,15 @@ sys.path.insert(0, str(ROOT))
 # Libraries written in C are not instrumented, only called.
 with atheris.instrument_imports(
     include=["PIL", "torch.serialization", "torch._weights_only_unpickler"]
-    + ["cli", "images", "segutils"]
+    + ["bigimages", "cli", "images", "segutils"]
 ):
     from PIL import Image
 
+    import bigimages
     import images
     import segutils
     from cli import InputError
+    from images import Block
 
     Image.init()  # imports the readers of all formats
 
@@ -56,7 +58,14 @@ def load_model(path):
     segutils.segment(model, np.zeros((2, 2, 3), np.uint8))
 
 
-READERS = [read_rgb, read_truth, load_model]
+def read_by_parts(path):
+    """Read an image by the libraries for large ones: pyvips, rasterio."""
+    source = bigimages.open_source(path, max_pixels=LARGEST)
+    rgb = np.ma.getdata(source.read(Block(0, 0, *source.shape)))
+    assert rgb.dtype == np.uint8 and rgb.shape == (*source.shape, 3)
+
+
+READERS = [read_rgb, read_truth, load_model, read_by_parts]
 
 
 def samples():
@@ -66,7 +75,7 @@ def samples():
     truth = Image.fromarray(rng.integers(0, 2, (9, 7), np.uint8) * 255)
     for name in images.READ_FORMATS:
         for mode in ("RGB", "L", "1", "P", "CMYK", "I;16", "LA", "RGBA"):
-            for reader, image in ((0, rgb), (1, truth)):
+            for reader, image in ((0, rgb), (1, truth), (3, rgb)):
                 content = io.BytesIO()
                 try:
                     image.convert("L").convert(mode).save(content, name)

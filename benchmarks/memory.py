@@ -74,9 +74,9 @@ def draw(found, sizes):
     axis = figure.subplots()
     for kind in FORMATS:
         axis.plot(sizes, [found[kind, size][1] for size in sizes], "o-", label=kind)
-    axis.set(
-        xscale="log", xlabel="megapixels", ylabel="peak memory, MiB", ylim=(0, None)
-    )
+    top = 1.1 * max(peak for _, peak in found.values())
+    axis.set(xscale="log", xlabel="megapixels", ylabel="peak memory, MiB")
+    axis.set(ylim=(0, top))
     axis.set_xticks(sizes, sizes)
     axis.legend(frameon=False)
     return figure
@@ -84,6 +84,7 @@ def draw(found, sizes):
 
 def main():
     """Measure all formats and sizes, and put the table into results.md."""
+    cli.check_input(ROOT / "model.pt")
     sizes = tuple(map(int, sys.argv[1:])) or MEGAPIXELS
     found = {}
     with tempfile.TemporaryDirectory(dir=ROOT) as folder:
@@ -109,6 +110,13 @@ def main():
             for size in sizes
         ]
         lines.append(f"| {kind} | {' | '.join(cells)} |")
+    least, most = sizes[0], sizes[-1]
+    growth = [found[kind, most][1] - found[kind, least][1] for kind in FORMATS]
+    lines += [
+        "",
+        f"From {least} to {most} megapixels the peak grows by {min(growth):.0f} to "
+        f"{max(growth):.0f} MiB. It is the width that takes it, not the height.",
+    ]
     peers.write_part("How much memory", "\n".join(lines))
     figures.save(draw(found, sizes), ROOT / "benchmarks/memory.png")
 

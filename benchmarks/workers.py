@@ -29,6 +29,7 @@ ROUNDS = 3
 
 def main():
     """Measure both ways in turns, and put the table into results.md."""
+    cli.check_input(memory.ROOT / "model.pt")
     size = int(sys.argv[1]) if len(sys.argv) > 1 else MEGAPIXELS
     cores = len(os.sched_getaffinity(0))
     ways = {"one process": [], f"--workers {cores}": ["--workers", str(cores)]}
