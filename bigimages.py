@@ -186,6 +186,8 @@ class Vips(Source):
                 image = image.extract_band(0, n=image.bands - 1)
             if image.bands == 1:
                 image = image.bandjoin([image, image])
+        if image.bands != 3:  # a header so damaged that Pillow did not know it
+            raise InputError(f"{self.path}: damaged image ({image.bands} channels)")
         self.image, self.region = image, pyvips.Region.new(image)
         self.top, self.rows = 0, np.empty((0, image.width, 3), np.uint8)
 

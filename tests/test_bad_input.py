@@ -248,6 +248,7 @@ def good(name, content, suffix="png"):
 
 
 CHANNELS = retagged(WHOLE["tif"], 277, 259)
+SHORT = corrupted(encoded(RGB, "jpg", "CMYK"), 5, b"\7")  # fuzz.py found it
 LZW = corrupted(encoded(RGB, "tif", compression="tiff_lzw"))
 
 CATALOGUE = {}  # by class of fault
@@ -276,6 +277,7 @@ CATALOGUE["damaged images"] += [
     bad("png without pixels", png(64, 48), "damaged"),
     bad("png of no width", png(0, 48), "bad.png"),
     bad("png with 3 bits a pixel", png(64, 48, bytes(9999), bits=3), "bad.png"),
+    bad("cmyk jpg with a short marker", SHORT, "damaged image (4 channels)", "jpg"),
     bad("tif of 259 channels", CHANNELS, "is no image", "tif"),
     bad("tif without a directory", b"II*\0" + bytes(4), "bad.tif", "tif"),
     bad(
