@@ -132,7 +132,7 @@ def score_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
     """
 
     def line(name: str, cells: Iterable[str]) -> str:
-        return name.ljust(width) + "".join(cell.rjust(11) for cell in cells)
+        return name.ljust(width) + "".join(cell.rjust(10) for cell in cells)
 
     width = max(map(len, (title, *rows)))
     lines = [line(title, next(iter(rows.values())))]

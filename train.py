@@ -403,7 +403,7 @@ def report(
             "loss": best.held_out_loss,
             **best.scores,
         },
-        f"the block changed, at worst ({worst})": {"loss": math.nan, **changed[worst]},
+        f"at worst: {worst}": {"loss": math.nan, **changed[worst]},
         f"always class {larger}": constant,
     }
     title = "held-out block" if len(scenes) == 1 else f"{len(scenes)} held-out blocks"
