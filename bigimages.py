@@ -20,6 +20,7 @@ import ctypes
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import warnings
@@ -218,9 +219,14 @@ class Raster(Source):
     def __init__(self, path: PathLike, channels: Sequence[int] | None = None) -> None:
         rasterio = _rasterio()
 
-        self.path = path
-        with _told(path, rasterio.errors.RasterioError):
-            self.file = rasterio.open(path)
+        # Outside of an Env, GDAL would print lines of its own.
+        with _told(path, rasterio.errors.RasterioError), rasterio.Env():
+            self._open(path, channels)
+
+    def _open(self, path: PathLike, channels: Sequence[int] | None) -> None:
+        rasterio = _rasterio()
+
+        self.path, self.file = path, rasterio.open(path)
         self.shape = self.file.shape
         kinds = set(self.file.dtypes)
         if not kinds <= {"uint8", "uint16"}:
@@ -577,9 +583,10 @@ def check_apart(path: PathLike, inputs: Iterable[str]) -> None:
 
 
 def _rasterio() -> ModuleType:
-    """Import rasterio, which is not to warn of images that are no maps."""
+    """Import rasterio; not to warn of odd tags, nor of images that are no maps."""
     import rasterio
 
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
     return rasterio
 

@@ -356,7 +356,7 @@ def run(main: Callable[..., int | None], *arguments: object) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         code = main(*arguments) or 0
-        _flush_output()
+        sys.stdout.flush()
         return code
     except (InputError, OSError) as error:
         complain(error)
@@ -372,14 +372,6 @@ def run(main: Callable[..., int | None], *arguments: object) -> int:
         if before in (signal.SIG_DFL, _end_at_once):
             signal.signal(signal.SIGTERM, before)
     return 2
-
-
-def _flush_output() -> None:
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        error.filename = "standard output"
-        raise
 
 
 def warn(message: str) -> None:

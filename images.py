@@ -50,7 +50,9 @@ UNLABELLED = 255  # in a truth: a pixel without a class, neither learned nor sco
 Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
 
 # Of a damaged file or a full disk, Pillow and libtiff would print lines of their own.
-# Pillow raises an error as well, so they are not needed.
+# Pillow raises an error as well, so they are not needed, and neither are warnings of
+# odd tags in a file that can be read.
+warnings.filterwarnings("ignore", module="PIL")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 with suppress(AttributeError):  # where Pillow was linked so that it cannot be reached
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
@@ -370,14 +372,12 @@ def _open(path: PathLike, max_pixels: int | None = None) -> Image.Image:
     """Open and decode an image, whole and upright; every failure is an InputError."""
     check_input(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd tags in a file that can be read
-            with Image.open(path, formats=READ_FORMATS) as image:
-                most = max_pixels or Image.MAX_IMAGE_PIXELS or MAX_IMAGE_PIXELS
-                check_pixels(path, image.height, image.width, most)
-                image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                return image
+        with Image.open(path, formats=READ_FORMATS) as image:
+            most = max_pixels or Image.MAX_IMAGE_PIXELS or MAX_IMAGE_PIXELS
+            check_pixels(path, image.height, image.width, most)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return image
     except UnidentifiedImageError as error:
         raise InputError(
             f"{path}: is no image that can be read (PNG, JPEG, TIFF, WebP or BMP)"

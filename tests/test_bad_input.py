@@ -247,6 +247,8 @@ def good(name, content, suffix="png"):
     return Case(name, (put, file, content), f"predict {file}", 0, f"of {file} is class")
 
 
+ODD = encoded(RGB, "tif", description="one that seems to go on for a megabyte")
+ODD = corrupted(ODD, ODD.index(b"\x0e\x01", 8) + 4, b"\0\0\x10\0")
 CHANNELS = retagged(WHOLE["tif"], 277, 259)
 SHORT = corrupted(encoded(RGB, "jpg", "CMYK"), 5, b"\7")  # fuzz.py found it
 LZW = corrupted(encoded(RGB, "tif", compression="tiff_lzw"))
@@ -623,6 +625,7 @@ def place(tmp_path, monkeypatch):
     files = {"rgb.png": WHOLE["png"], "gt.png": truth_of(grey), "model.pt": MODEL}
     files |= {"mask.png": truth_of(grey), "curve.png": WHOLE["png"], "new.pt": MODEL}
     files |= {"large.png": large, "channels.tif": CHANNELS, "lzw.tif": LZW}
+    files["odd.tif"] = ODD
     for name, content in files.items():
         put(name, content)
     monkeypatch.setattr(train, "EPOCH", 2)
@@ -697,7 +700,7 @@ PREDICT, TRAIN = (
     for name, (_, usual) in COMMANDS.items()
 )
 PROCESSES = {  # the line of shell, its exit code, and all that it says on stderr
-    "pipe": (f"{PREDICT} <(cat rgb.png)", 2, "error: .* is no ordinary file\n"),
+    "pipe": (f"{PREDICT} <(cat rgb.png)", 2, "error: .* no ordinary file .*\n"),
     "standard input": (f"cat rgb.png | {PREDICT} /dev/stdin", 2, "error: .*\n"),
     "report to a full disk": (
         f"{PREDICT} rgb.png >/dev/full",
@@ -716,6 +719,11 @@ PROCESSES = {  # the line of shell, its exit code, and all that it says on stder
     ),
     "matplotlib without a home": (f"HOME=/proc/none {TRAIN}", 0, ""),
     "lines of Pillow": (f"{PREDICT} channels.tif", 2, "error: .* is no image.*\n"),
+    "lines of Pillow and GDAL": (
+        f"{PREDICT} odd.tif",
+        0,
+        "",
+    ),
     "lines of libtiff": (f"{PREDICT} lzw.tif", 2, "error: .* damaged image .*\n"),
 }
 
