@@ -197,6 +197,34 @@ def test_what_is_no_image_is_told_in_one_line(tmp_path, how, words):
             images.read_truth(path)
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_every_refusal_of_a_truth_names_its_file(tmp_path, name):
+    """Whichever function finds out: of 8 bits, of 16, of modes that are not read."""
+    deep = np.arange(60, dtype=np.uint16).reshape(6, 10)
+    for index, (array, mode) in enumerate(
+        [(deep.astype(np.uint8), None), (deep, None), (deep.astype(np.uint8), "LAB")]
+    ):
+        path = tmp_path / f"{index}{name}"
+        if mode == "LAB" and path.suffix == ".png":
+            continue  # there are none
+        save(path, np.stack([array] * 3, 2) if mode else array, mode)
+        with pytest.raises(InputError) as caught:
+            images.read_truth(path)
+        assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_what_is_found_instead_of_two_classes_is_listed(tmp_path):
+    for count, more in ((6, ""), (7, ", ...")):
+        grey = np.arange(count, dtype=np.uint8)[None].repeat(4, 0)
+        path = save(tmp_path / "a.png", np.uint16(grey) * 300)
+        with pytest.raises(InputError) as caught:
+            images.read_truth(path)
+        assert str(caught.value) == (
+            f"{path}: {count} values found, expected 2 (0, 300, 600, 900, 1200, 1500"
+            f"{more}; draw each class in one colour, and save as PNG)"
+        )
+
+
 def test_odd_but_readable_files_are_read_without_a_word(tmp_path):
     """A palette with transparency, as Pillow would warn of."""
     image = Image.fromarray(picture()[..., 0]).convert("P")
@@ -214,6 +242,20 @@ def test_more_pixels_than_the_limit_are_refused(tmp_path, monkeypatch, limit):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(InputError, match=r"more than (600|1,000,000,000) pixels"):
         images.read_rgb(path)
+
+
+def test_a_limit_may_be_given_and_reached(tmp_path):
+    path = save(tmp_path / "a.png", picture())
+    assert images.read_rgb(path, 620).shape == (20, 31, 3)
+    with pytest.raises(InputError, match=r"^/.*a\.png: 31x20: more than 619 pixels"):
+        images.read_rgb(path, 619)
+
+
+@pytest.mark.parametrize("height", [1, 256, 257, 700])
+def test_any_number_of_rows_is_converted(tmp_path, height):
+    grey = np.random.default_rng(0).integers(0, 256, (height, 5), np.uint8)
+    path = save(tmp_path / "a.png", grey)
+    np.testing.assert_array_equal(images.read_rgb(path), grey[..., None].repeat(3, 2))
 
 
 def test_no_warning_below_the_limit():
@@ -236,14 +278,17 @@ def test_noise_is_as_strong_as_asked_and_the_same_each_time():
     found = images.noisy(grey, 6)
     assert found.dtype == np.uint8
     assert abs((found.astype(float) - 128).std() - 6) < 0.1
+    assert abs(found.astype(float).mean() - 128) < 0.1
     np.testing.assert_array_equal(found, images.noisy(grey, 6))
+    assert images.noisy(np.zeros((9, 9, 3), np.uint8), 6).min() == 0
     assert images.noisy(np.full((9, 9, 3), 255, np.uint8), 6).min() > 200  # no wrap
 
 
 def test_compressed_is_what_a_jpeg_file_holds(tmp_path):
-    path = save(tmp_path / "a.jpg", picture(), quality=75)
-    found = images.compressed(picture(), 75)
-    np.testing.assert_array_equal(found, images.read_rgb(path))
+    for quality in (50, 90):
+        path = save(tmp_path / "a.jpg", picture(), quality=quality)
+        found = images.compressed(picture(), quality)
+        np.testing.assert_array_equal(found, images.read_rgb(path))
 
 
 # ------------------------------------------------------------------ ground truth
@@ -321,13 +366,84 @@ def test_transparent_pixels_are_unlabelled(tmp_path):
 
 
 @pytest.mark.parametrize("quality", [50, 75, 95])
-@pytest.mark.parametrize("name", ["a.jpg", "a.webp"])
-def test_lossy_truth_is_told_by_its_two_strongest_colours(tmp_path, name, quality):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.jpg", {}),
+        ("a.jpg", {"format": "MPO"}),
+        ("a.webp", {}),
+        ("a.tif", {"compression": "jpeg"}),
+    ],
+)
+def test_lossy_truth_is_told_by_its_two_strongest_colours(
+    tmp_path, name, options, quality
+):
     truth = blobs(120, 160)
-    path = save(tmp_path / name, truth * 255, "RGB", quality=quality)
+    path = save(tmp_path / name, truth * 255, "RGB", quality=quality, **options)
     found, colours = images.read_truth(path)
     np.testing.assert_array_equal(found, truth)
     assert colours == BLACK_WHITE
+
+
+def strongest(*found):
+    """Pick from colours (grey, count), the strongest first; gives the greys picked."""
+    greys, counts = np.transpose(found)
+    colours = np.repeat(greys[:, None], 3, 1)
+    return images._two_strongest(colours, counts)[:, 0].tolist()
+
+
+def test_the_second_colour_is_far_from_the_first():
+    """Farther than 64, that is 37 in each channel."""
+    assert strongest((0, 100), (36, 90), (200, 80)) == [0, 200]
+    assert strongest((0, 1000), (37, 90), (38, 80)) == [0, 37]
+    assert strongest((0, 100), (36, 90)) == [0]
+    apart = np.array([[0, 0, 0], [64, 0, 0], [65, 0, 0], [0, 0, 255]])
+    found = images._two_strongest(apart, np.array([1000, 9, 9, 9]))
+    assert found.tolist() == [[0, 0, 0], [65, 0, 0]]
+
+
+def test_a_hundredth_of_the_pixels_may_be_far_from_both_colours():
+    """Farther than a quarter of the way from one to the other."""
+    assert strongest((0, 600), (200, 390), (100, 10)) == [0, 200]
+    assert strongest((0, 600), (200, 389), (100, 11)) == [0, 200, 100]
+    assert strongest((0, 600), (200, 389), (50, 11)) == [0, 200]
+    assert strongest((0, 600), (200, 389), (51, 11)) == [0, 200, 51]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((0, 1), (0, 1)),
+        ((0, 255), (0, 255)),
+        ((10, 255), (10, 255)),
+        ((0, 256), (0, 1)),
+        ((0, 65_535), (0, 255)),
+        ((255, 300), (0, 1)),
+        ((256, 511), (0, 255)),  # one in the high byte
+    ],
+)
+def test_the_colours_of_a_deep_truth(tmp_path, values, expected):
+    truth = blobs(40, 60)
+    path = save(tmp_path / "a.png", np.array(values, np.uint16)[truth])
+    found, colours = images.read_truth(path)
+    np.testing.assert_array_equal(found, truth)
+    assert colours == tuple((value,) * 3 for value in expected)
+
+
+def test_a_truth_of_32_bits(tmp_path):
+    truth = blobs(40, 60)
+    for dtype in (np.float32, np.int32):
+        path = save(tmp_path / "a.tif", truth.astype(dtype))
+        np.testing.assert_array_equal(images.read_truth(path)[0], truth)
+        with pytest.raises(InputError) as caught:
+            images.read_rgb(path)
+        assert str(caught.value) == (
+            f"{path}: pixels of 32 bits, not of 8 bits or 16: their range is not known "
+            "(save the image with 8 or 16 bits)"
+        )
+        path = save(path, truth.astype(dtype) * 65_536)
+        with pytest.raises(InputError, match="outside 0 to 65535"):
+            images.read_truth(path)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
@@ -363,6 +479,13 @@ def test_fully_transparent_truth_is_refused(tmp_path):
     path = save(tmp_path / "a.png", np.zeros((40, 60, 4), np.uint8))
     with pytest.raises(InputError, match="every pixel is transparent"):
         images.read_truth(path)
+
+
+def test_height_and_width_alone_are_compared():
+    images.check_same_size("a", (4, 5, 3), "b", (4, 5))
+    images.check_same_size("a", (4, 5), "b", (4, 5, 1))
+    with pytest.raises(InputError, match=r"^b: 4x5 pixels, but a has 5x4"):
+        images.check_same_size("a", (4, 5, 3), "b", (5, 4))
 
 
 def test_pair_of_two_sizes_is_refused(tmp_path):
@@ -479,6 +602,14 @@ def test_mask_comes_back_exactly(tmp_path_factory, suffix, pair, size, seed, gra
         assert (np.minimum(*away) == 0).all()
 
 
+def test_near_colours_are_drawn_black_and_white_in_a_jpeg_alone():
+    near, apart = ((9, 8, 0), (104, 8, 95)), ((9, 8, 0), (105, 8, 0))
+    assert images.drawn_colours("a.jpg", near).tolist() == [0, 255]
+    assert images.drawn_colours("a.png", near).tolist() == list(map(list, near))
+    assert images.drawn_colours("a.jpg", apart).tolist() == list(map(list, apart))
+    assert images.drawn_colours("a.png", ((7,) * 3, (9,) * 3)).tolist() == [7, 9]
+
+
 def test_black_and_white_jpeg_by_a_plain_threshold(tmp_path):
     mask = (np.random.default_rng(0).random((101, 203)) < 0.5).astype(np.uint8)
     images.write_mask(tmp_path / "m.jpg", mask, BLACK_WHITE)
@@ -518,6 +649,14 @@ def test_suffix_says_the_format(tmp_path, suffix, name):
     images.write_rgb(tmp_path / f"a{suffix}", picture())
     image = Image.open(tmp_path / f"a{suffix}")
     assert image.format == name
+    if name == "TIFF":
+        assert "deflate" in image.info["compression"]
+    if name == "PNG":
+        Image.fromarray(picture()).save(
+            tmp_path / "b.png", compress_level=images.PNG_LEVEL
+        )
+        b = (tmp_path / "b.png").read_bytes()
+        assert (tmp_path / "a.png").read_bytes() == b
     assert image.size == (31, 20)
 
 
@@ -584,8 +723,12 @@ def test_folders_that_are_no_pairs_are_refused(two_folders, pictures, truths, wo
 
 
 def test_fewer_truths_than_images_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"^--rgb: number of images 2, of truths 1"):
+    with pytest.raises(InputError) as caught:
         images.find_pairs(["a", "b"], ["c"])
+    assert str(caught.value) == (
+        "--rgb: number of images 2, of truths 1 (name a truth for each image with "
+        "--gt, in the same order)"
+    )
     with pytest.raises(InputError, match=r"^--rgb: number of images 2, of truths 1"):
         images.find_pairs([tmp_path, tmp_path], [tmp_path])
     assert images.find_pairs([tmp_path], ["c"]) == [(tmp_path, "c")]

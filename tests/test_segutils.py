@@ -1,4 +1,5 @@
 import pickle
+import platform
 from itertools import cycle, product
 
 import numpy as np
@@ -334,6 +335,8 @@ def test_model_file_gives_the_model_back(model, model_file):
 def test_model_file_holds_plain_values_only(model_file):
     content = torch.load(model_file, weights_only=True)
     assert {type(v) for v in content["weights"].values()} == {torch.Tensor}
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    assert content["versions"] == versions
     assert {type(v) for v in content["versions"].values()} == {str}
 
 
@@ -382,7 +385,12 @@ def damaged(path, how):
         content["weights"]["conv2.bias"][3] = torch.nan
         torch.save(content, path)
     elif how.startswith("colours"):
-        colours = {"one": [1], "large": [[0] * 3, [300] * 3], "words": ["a", "b"]}
+        colours = {
+            "alike": [[9] * 3, [9] * 3],
+            "one": [1],
+            "large": [[0] * 3, [300] * 3],
+            "words": ["a", "b"],
+        }
         torch.save({**content, "colours": colours[how.split()[1]]}, path)
     elif how.startswith("looks"):
         looks = {
@@ -392,6 +400,8 @@ def damaged(path, how):
             "dark": {**LOOKS, "colour": [0.0, 9.0, 9.0]},
             "nan": {**LOOKS, "lowest": [torch.nan, 0.0, 0.0]},
             "class": {**LOOKS, "larger": 2},
+            "negative": {**LOOKS, "lowest": [-0.1, 0.0, 0.0]},
+            "bright": {**LOOKS, "highest": [0.0, 255.1, 0.0]},
         }
         torch.save({**content, "looks": looks[how.split()[1]]}, path)
     elif how == "missing":
@@ -409,6 +419,7 @@ def damaged(path, how):
         ("no weights", "another network"),
         ("nan", "no finite answer"),
         ("colours one", "two colours"),
+        ("colours alike", "two colours"),
         ("colours large", "two colours"),
         ("colours words", "two colours"),
         ("looks none", "training image looks like"),
@@ -417,6 +428,8 @@ def damaged(path, how):
         ("looks dark", "training image looks like"),
         ("looks nan", "training image looks like"),
         ("looks class", "training image looks like"),
+        ("looks negative", "training image looks like"),
+        ("looks bright", "training image looks like"),
         ("missing", "no such file"),
     ],
 )
@@ -428,21 +441,36 @@ def test_model_file_that_is_none_is_refused(model_file, how, words):
     assert str(model_file) in str(caught.value)
 
 
+def test_looks_of_any_image_are_taken(model_file):
+    """Of one that has black and white, and whose lowest is as its highest."""
+    content = torch.load(model_file, weights_only=True)
+    black, white = [0.0] * 3, [255.0] * 3
+    for lowest, highest in ((black, white), (black, black), (white, white)):
+        looks = {**LOOKS, "larger": 1, "lowest": lowest, "highest": highest}
+        torch.save({**content, "looks": looks}, model_file)
+        assert segutils.load_model(model_file)[1]["looks"] == looks
+
+
 def test_device_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="--device cuda"):
-        segutils.choose_device("cuda")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for name in ("cuda", "mps"):
+        with pytest.raises(InputError, match=f"^--device {name}: there is none here"):
+            segutils.choose_device(name)
     assert segutils.choose_device("cpu").type == "cpu"
+    assert segutils.choose_device("auto").type == "cpu"
+    assert torch.backends.cudnn.deterministic
 
 
 @pytest.mark.parametrize("bf16", [0.5, 2.0])
 def test_bf16_is_used_where_it_is_faster(model, monkeypatch, capsys, bf16):
     # The least of three counts: one of them may have been disturbed.
-    seconds = {torch.float32: [9, 1, 9], torch.bfloat16: [bf16, 9, 9]}
+    seconds = {torch.float32: [9, 2, 9], torch.bfloat16: [2 * bf16, 9, 9]}
     seconds = {precision: cycle(found) for precision, found in seconds.items()}
     timed = []
 
-    def timer(_, pieces, precision):
+    def timer(network, pieces, precision):
+        assert network is model
         timed.append([pixels.shape for _, pixels in pieces])
         return next(seconds[precision])
 
@@ -453,7 +481,8 @@ def test_bf16_is_used_where_it_is_faster(model, monkeypatch, capsys, bf16):
     said = capsys.readouterr().err
     assert (chosen == torch.bfloat16) == (bf16 < 1) == (said == "")
     if said:
-        assert "2.0 times as slow" in said and said.count("\n") == 1
+        line = "2.0 times as slow as fp32 on this processor (fp32 is used)\n"
+        assert said == f"warning: --precision bf16: {line}"
     assert timed == [[(256, 256, 3)] * 4] * 6
 
 
@@ -466,6 +495,7 @@ def test_bf16_is_used_where_it_is_faster(model, monkeypatch, capsys, bf16):
         (torch.nn.Conv2d(1, 1, 3, padding=1), (4, 6), (3, 7)),
         (torch.nn.Conv2d(1, 1, 5, padding=2), (4, 6), (2, 8)),
         (torch.nn.Conv2d(1, 1, 3), (4, 6), (4, 8)),
+        (torch.nn.Conv2d(1, 1, (3, 5), padding=(1, 2)), (4, 6), (3, 7)),  # of rows
         (torch.nn.MaxPool2d(2), (4, 6), (8, 12)),
         (torch.nn.MaxPool2d(3), (1, 2), (3, 6)),
         (torch.nn.Upsample(scale_factor=2), (4, 6), (2, 3)),
@@ -485,6 +515,29 @@ def test_layers_are_walked_from_the_last_to_the_first(model):
     assert segutils.input_span(layers, 4, 6) == (6, 14)
     assert segutils.input_span(model, 0, 1) == (-6, 8)
     assert segutils.input_span(model, 1, 2) == (-6, 8)
+
+
+@pytest.mark.parametrize("function", [segutils.margins, segutils.segment])
+def test_precision_and_progress_are_handed_on(model, monkeypatch, function):
+    seen = []
+    run = segutils.tile_margins
+    monkeypatch.setattr(
+        segutils, "tile_margins", lambda *args: seen.append(args[2:]) or run(*args)
+    )
+    function(model, image(20, 30))
+    function(model, image(20, 30), torch.bfloat16, True)
+    assert seen == [(torch.float32, False), (torch.bfloat16, True)]
+
+
+def test_tiles_are_shared_by_the_threads(model, monkeypatch):
+    seen = []
+    run = segutils.ahead
+    monkeypatch.setattr(
+        segutils, "ahead", lambda *args: seen.append(args[2:4]) or run(*args)
+    )
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    segutils.margins(model, image(20, 30))
+    assert seen == [(3, 6)]
 
 
 def test_constants_are_the_pixels_means_and_spreads():
