@@ -229,6 +229,13 @@ def predict(
     return Prediction(picture, mask, probability, light.warning(looks, its_light, rgb))
 
 
+def one_class(counts: np.ndarray) -> str | None:
+    """Say what may be wrong with a mask of so many pixels of class 0 and class 1."""
+    if np.count_nonzero(counts) != 1:
+        return None
+    return f"every pixel is class {counts.argmax()} (is it like the training image?)"
+
+
 class BandedPrediction(NamedTuple):
     """What the network says of a picture that is read by bands of rows."""
 
@@ -329,9 +336,7 @@ def report(outcome: Outcome) -> None:
     name, output, counts, warning, scores = outcome
     share = counts[1] / max(counts.sum(), 1)
     print(cli.printable(f"{output}: {share:.1%} of {name} is class 1"))
-    if warning is None and 0 in counts:
-        only = counts.argmax()
-        warning = f"every pixel is class {only} (is it like the training image?)"
+    warning = warning or one_class(counts)
     if warning is not None:
         cli.warn(f"{name}: {warning}")
     if scores is not None:

@@ -171,13 +171,26 @@ def test_train_and_predict_run_one_after_the_other(project):
     assert (project / "predictions.jpg").exists()
 
 
+DURING = """
+resting = []
+def look_at(seen):
+    resting.extend(control.disabled for control in (epochs, rate, seed))
+    if len(seen) == 2:
+        stop.click()
+
+"""
+
+
 def test_stop_keeps_the_best_weights_and_the_epoch_slider_goes_back(project):
     changes = {
         "parse_args([])": 'parse_args(["--epochs", "6"])',
         # As a person would, while the second epoch is drawn.
-        "draw_epoch(seen)\n": "draw_epoch(seen); len(seen) == 2 and stop.click()\n",
+        "draw_epoch(seen)\n": "draw_epoch(seen); look_at(seen)\n",
+        "saved = []": DURING + "saved = []",
     }
     last = """
+assert resting == [True] * 6
+assert not any(control.disabled for control in (epochs, rate, seed))
 assert (len(history), len(saved), args.epochs) == (2, 2, 6)
 assert "2 of 6 epochs" in progress.value and stop.disabled
 assert best.held_out_loss == min(epoch.held_out_loss for epoch in history)
@@ -300,6 +313,14 @@ assert list(view.options) == ["image", "prediction", "probability"]
 send("/outside/../mine.png", Path("data/rgb.png").read_bytes())
 save.click()
 assert "wrote masks/outside-..-mine.png" in told.value  # nowhere else
+
+send("x$^$y.png", Path("data/rgb.png").read_bytes())  # no formula of matplotlib's
+assert told_text() == "" and "x$^$y.png" in table.value
+images.write_rgb("grey.png", np.full((40, 60, 3), 90, np.uint8))
+send("---.png", Path("grey.png").read_bytes())
+assert told_text().startswith("warning: ")
+save.click()
+assert "wrote masks/image.png" in told.value
 
 before = canvas.value
 send("notes<b>.png", b"dear diary")
