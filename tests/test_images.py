@@ -258,6 +258,45 @@ def test_any_number_of_rows_is_converted(tmp_path, height):
     np.testing.assert_array_equal(images.read_rgb(path), grey[..., None].repeat(3, 2))
 
 
+def test_modes_without_red_green_and_blue_are_refused():
+    with pytest.raises(InputError) as caught:
+        images._pixels("a.tif", Image.new("La", (2, 2)))
+    message = "a.tif: colours of mode La are not read (save as RGB)"
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "words"),
+    [
+        (MemoryError(), MemoryError, ""),
+        (OSError("decoder: out of memory"), MemoryError, ""),
+        (OSError(5, "Input/output error"), InputError, "cannot be read"),
+        (OSError("broken data stream"), InputError, "damaged image"),
+        (ValueError("odd"), InputError, r"damaged image \(odd\)"),
+    ],
+)
+def test_what_decoding_ends_with_is_told(tmp_path, monkeypatch, error, raised, words):
+    path = save(tmp_path / "a.png", picture())
+
+    def fails(_):
+        raise error
+
+    monkeypatch.setattr(Image.Image, "load", fails)
+    with pytest.raises(raised, match=words) as caught:
+        images.read_rgb(path)
+    if raised is InputError:
+        assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_how_much_memory_would_do_is_told(tmp_path):
+    path = save(tmp_path / "a.png", picture())
+    line = f"{path}: out of memory: 31x20 pixels take about 1.0 GB"
+    with pytest.raises(InputError, match=f"^{line}"), images.memory_told(path, 10**6):
+        raise MemoryError
+    with pytest.raises(RuntimeError, match="other"), images.memory_told(path, 1):
+        raise RuntimeError("other")
+
+
 def test_no_warning_below_the_limit():
     assert Image.MAX_IMAGE_PIXELS == images.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
@@ -486,6 +525,15 @@ def test_height_and_width_alone_are_compared():
     images.check_same_size("a", (4, 5), "b", (4, 5, 1))
     with pytest.raises(InputError, match=r"^b: 4x5 pixels, but a has 5x4"):
         images.check_same_size("a", (4, 5, 3), "b", (5, 4))
+
+
+def test_a_pair_is_an_image_and_its_truth(tmp_path):
+    truth = blobs(20, 31)
+    paths = save(tmp_path / "a.png", picture()), save(tmp_path / "b.png", truth * 255)
+    rgb, found, colours = images.read_pair(*paths)
+    np.testing.assert_array_equal(rgb, picture())
+    np.testing.assert_array_equal(found, truth)
+    assert colours == BLACK_WHITE
 
 
 def test_pair_of_two_sizes_is_refused(tmp_path):

@@ -441,6 +441,24 @@ def test_model_file_that_is_none_is_refused(model_file, how, words):
     assert str(model_file) in str(caught.value)
 
 
+def test_memory_that_runs_out_is_no_damage(model_file, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", full)
+    with pytest.raises(MemoryError):
+        segutils.load_model(model_file)
+
+
+def test_weights_of_another_type_are_refused(model_file):
+    """PyTorch would convert them, even complex numbers."""
+    content = torch.load(model_file, weights_only=True)
+    content["weights"]["conv2.bias"] = content["weights"]["conv2.bias"].double()
+    torch.save(content, model_file)
+    with pytest.raises(InputError, match="another network"):
+        segutils.load_model(model_file)
+
+
 def test_looks_of_any_image_are_taken(model_file):
     """Of one that has black and white, and whose lowest is as its highest."""
     content = torch.load(model_file, weights_only=True)
@@ -557,3 +575,8 @@ def test_seconds_a_tile_are_the_mean(model, monkeypatch):
     monkeypatch.setattr(segutils, "tile_margins", lambda *a: seen.append(a) or iter(()))
     assert segutils.seconds_a_tile(model, pieces, torch.bfloat16) == 1.5
     assert seen == [(model, pieces, torch.bfloat16)]
+
+
+def test_seconds_a_tile_are_those_of_a_run(model):
+    pieces = segutils.cut(image(40, 500), segutils.tiles(40, 500))
+    assert 0 < segutils.seconds_a_tile(model, pieces) < 60
