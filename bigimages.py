@@ -11,7 +11,7 @@ Contents
 --------
 In        Source, Held, Vips, Raster, Chunks, open_source, band_numbers, is_large,
           is_zarr, is_zarr_name, check_zarr, check_apart
-Between   bands, Store, read_with_halo, block_values, digest, identity
+Between   bands, Store, open_array, read_with_halo, block_values, digest, identity
 Out       write_mask, write_probabilities, write_overlay
 Before    return_memory, forecast
 """
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 HELD = 32_000_000  # pixels: a smaller image is held in memory, whole
 MAX_PIXELS = images.MAX_IMAGE_PIXELS  # of an image, unless --max-pixels says more
 BAND = 244  # rows: what one row of tiles decides, so that no tile is computed twice
-SIDE = 16 * BAND  # pixels a side of a worker's block, and columns of what is kept
+SIDE = 16 * BAND  # pixels a side of a worker's block; columns of a store's chunk
 NODATA = 255  # in a mask: the image shows nothing there
 GEO_KEYS = 34735  # the tag that makes a TIFF a GeoTIFF
 BLOCK = 256  # pixels a side, of the blocks of a TIFF that is written

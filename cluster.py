@@ -99,7 +99,7 @@ def connected(workers: int | None, scheduler: str | None) -> Iterator["Client | 
     dask.config.set({"distributed.worker.profile.enabled": False})
     if _can_fork():
         dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
-    begin(workers)
+    begin(workers)  # where that was not done early
     # Its own words on a lost scheduler are a traceback; `_told` has one line for it.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
