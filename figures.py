@@ -199,7 +199,6 @@ def loss_curve(
     training_loss: Sequence[float],
     held_out_loss: Sequence[float],
     iou: Sequence[float],
-    kept: int,
     planned: int | None = None,
 ) -> "Figure":
     """Plot losses and held-out IoU against epochs.
@@ -207,9 +206,8 @@ def loss_curve(
     Parameters
     ----------
     training_loss, held_out_loss, iou : sequence of float
-        One value an epoch, the first for epoch 1.
-    kept : int
-        The number of the epoch whose weights are kept, from 1.
+        One value an epoch, the first for epoch 1; the last two are those of the
+        running average of the weights.
     planned : int, optional
         How many epochs there is room for while the training goes on.
 
@@ -231,19 +229,16 @@ def loss_curve(
         training = {"color": BLUE, "marker": marker}
         held_out = {"color": ORANGE, "marker": marker}
         top.plot(epochs, training_loss, label="training patches", **training)
-        top.plot(epochs, held_out_loss, label="held-out block", **held_out)
-        top.plot(kept, held_out_loss[kept - 1], "o", color=VERMILLION, label="kept")
+        top.plot(epochs, held_out_loss, label="held-out block, average", **held_out)
         top.set(ylabel="loss (cross-entropy + Dice)", ylim=(0, None))
         top.legend()
         bottom.plot(epochs, iou, **held_out)
-        bottom.plot(kept, iou[kept - 1], "o", color=VERMILLION)
         bottom.annotate(
-            f"{iou[kept - 1]:.3f} at epoch {kept}",
-            (kept, iou[kept - 1]),
-            # Inside the panel, wherever the point lies.
-            xytext=(0, -16 if iou[kept - 1] > 0.3 else 10),
+            f"{iou[-1]:.3f}",
+            (epochs[-1], iou[-1]),
+            xytext=(0, -16 if iou[-1] > 0.3 else 10),  # inside the panel
             textcoords="offset points",
-            ha="right" if kept > last / 2 else "left",
+            ha="right" if epochs[-1] > last / 2 else "left",
         )
         limits = {"xlim": (0, last + 1), "ylim": (0, 1)}
         bottom.set(xlabel="epoch", ylabel="held-out IoU", **limits)

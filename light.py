@@ -6,9 +6,14 @@ class it shows as well. So the network looks twice: its first masks, made in the
 that the image's typical colour suggests, find the class that the training image has
 more of, and the typical colour and contrast of that class alone tell the light.
 
+That is an estimate, and it is wrong by more in a small image, which shows less. By how
+much, is measured in training: crops of the training image all have its light, so any
+other light that is found in them is an error. An image's light is pulled towards no
+change by as much as such an error could explain.
+
 Contents
 --------
-The training image   Looks, describe
+The training image   Looks, describe, measure_error
 A new image          glimpse, adapt, adapt_to, known_pixels, warning
 Another day          CHANGES
 """
@@ -28,6 +33,8 @@ TILES = 16  # of an image are looked at, evenly spread
 FAINT, GLARING = 8, 247  # pixels darker or brighter in every channel tell no colour
 REACH = 4  # pixels: contrast is measured over so many, nearer ones are mostly noise
 STRONGEST = 4  # the largest factor of light or contrast that is allowed for
+CROPS = 6, 4  # columns and rows of the crops of the training image
+DOUBT = 1.5  # times the expected error: a smaller change counts as none
 MUCH_LIGHT = 1.6  # times the training image's: worth a warning, and so is a
 MOST_OUTSIDE = 0.2  # share of pixels of colours that the training image lacks
 RANGE = (0.5, 99.5)  # percentiles of the training image that its colours lie between
@@ -41,6 +48,7 @@ class Looks(TypedDict):
     contrast: list[float]
     lowest: list[float]
     highest: list[float]
+    error: float
 
 
 def describe(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Looks:
@@ -58,7 +66,8 @@ def describe(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Lo
     dict
         ``larger``, the class with more pixels; ``colour`` and ``contrast``, that
         class's typical colour and contrast; ``lowest`` and ``highest``, between which
-        nearly all of the images' colours lie: three values of 0 to 255 each.
+        nearly all of the images' colours lie: three values of 0 to 255 each; ``error``,
+        0 until `measure_error` tells it.
     """
     counts = [sum(int((truth == c).sum()) for truth in truths) for c in (0, 1)]
     larger = int(counts[1] > counts[0])
@@ -76,7 +85,50 @@ def describe(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Lo
         "contrast": contrast.tolist(),
         "lowest": lowest.tolist(),
         "highest": highest.tolist(),
+        "error": 0.0,
     }
+
+
+def measure_error(
+    model: segutils.FCNN, looks: Looks, pictures: Sequence[np.ndarray]
+) -> float:
+    """Measure how far the light is misjudged, on crops of the training images.
+
+    Parameters
+    ----------
+    model : segutils.FCNN
+        The trained network.
+    looks : dict
+        What the training images look like, from `describe`.
+    pictures : sequence of ndarray, (H, W, 3) uint8
+        The training images, whose light is known to be 1.
+
+    Returns
+    -------
+    float
+        The root mean square of the logarithms of the factors that are found, times the
+        square root of a crop's pixels: an image of N pixels is expected to be
+        misjudged by this over the square root of N.
+    """
+    certain: Looks = {**looks, "error": 0.0}
+    errors = []
+    for rgb in pictures:
+        for crop in _crops(rgb):
+            pieces = segutils.cut(crop, glimpse(*crop.shape[:2]))
+            factors = np.log(_factors(model, certain, pieces)[0])  # (2, 3)
+            errors.append((factors**2).mean() * crop.shape[0] * crop.shape[1])
+    return float(np.sqrt(np.mean(errors)))
+
+
+def _crops(rgb: np.ndarray) -> list[np.ndarray]:
+    """Cut evenly spread crops, as large as one tile if the image is twice as large."""
+    shape = np.array(rgb.shape[:2])
+    side = min(segutils.MAX_SIDE, shape.min() // 2)
+    rows, cols = (
+        np.linspace(0, length - side, count).astype(int)
+        for length, count in zip(shape, reversed(CROPS), strict=True)
+    )
+    return [rgb[y : y + side, x : x + side] for y in rows for x in cols]
 
 
 def _typical_colour(pixels: np.ndarray) -> np.ndarray:
@@ -179,26 +231,50 @@ def adapt_to(
         The image's light in units of the training image's: above 1 where it is
         brighter in red, green, blue.
     """
+    factors, seen = _factors(model, looks, pieces)
+    light, spread = _shrunk(factors, looks["error"] / max(seen, 1) ** 0.5)
+    return _in_light(model, looks, light, spread), light
+
+
+def _factors(
+    model: segutils.FCNN, looks: Looks, pieces: Sequence[segutils.Piece]
+) -> tuple[np.ndarray, int]:
+    """Estimate light and spread, (2, 3), in units of the training image's.
+
+    Also gives the number of pixels that the estimate rests on.
+    """
     pictures, known = _cores(pieces)
     pixels = _chosen(pictures, known)
     if len(pixels) == 0:
-        return model, np.ones(3)
+        return np.ones((2, 3)), 0
     light = _ratio(_typical_colour(pixels), looks["colour"])
-    first = _in_light(model, looks, light, light)
-    found = segutils.tile_margins(first, pieces)
+    first = segutils.Predictor(_in_light(model, looks, light, light))
     where = [
         ((margin > 0) == looks["larger"]) & counts
-        for (_, margin), counts in zip(found, known, strict=True)
+        for (_, margin), counts in zip(first.tile_margins(pieces), known, strict=True)
     ]
     larger = _chosen(pictures, where)
     if len(larger) < len(pixels) / 4:  # some strays would tell a wrong light
-        return first, light
+        return np.stack([light, light]), len(pixels)
     light = _ratio(_typical_colour(larger), looks["colour"])
     contrast = _contrast(pictures, where)
     if contrast is None:
-        return _in_light(model, looks, light, light), light
+        return np.stack([light, light]), len(pixels)
     spread = np.sqrt(light * _ratio(contrast, looks["contrast"]))
-    return _in_light(model, looks, light, spread), light
+    return np.stack([light, spread]), len(pixels)
+
+
+def _shrunk(factors: np.ndarray, error: float) -> np.ndarray:
+    """Pull factors towards 1 by as much as an error of their logarithms could explain.
+
+    As the positive-part James-Stein estimator does (James and Stein 1961), with the
+    largest change in place of the length.
+    """
+    changes = np.log(factors)
+    largest = abs(changes).max()
+    if largest <= DOUBT * error:
+        return np.ones_like(factors)
+    return np.exp(changes * (1 - (DOUBT * error / largest) ** 2))
 
 
 def known_pixels(pieces: Sequence[segutils.Piece]) -> np.ndarray:

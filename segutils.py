@@ -5,36 +5,45 @@ of any size is nevertheless exactly what it would say of the whole image in one 
 
 Contents
 --------
-The network      FCNN, Folded, Graphed, input_span, HALO, RECEPTIVE_RADIUS
+The network      FCNN, Folded, is_exact, input_span, HALO, RECEPTIVE_RADIUS
 The tiler        Span, Tile, spans, tiles
-Prediction       cut, tile_margins, margins, probabilities, sigmoid, segment
+Prediction       cut, Predictor, margins, probabilities, sigmoid, segment
 The model file   save_model, load_model
-The device       choose_device, choose_precision
+The device       choose_device, PRECISIONS
 
 Images are (H, W, 3) uint8, masks (H, W) uint8: 0 or 1. The *margin* of a pixel is the
 logit of class 1 less that of class 0: positive for class 1.
 """
 
 import io
+import os
 import platform
-import time
+import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
+
+
+# OpenMP's threads sleep while they wait; spinning, they slow down whatever else runs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from cli import InputError, PathLike, ahead, check_input, warn, whole_file
+from cli import InputError, PathLike, check_input, whole_file
 from images import Colours
 
 
 MAX_SIDE = 256  # pixels: the most rows or columns in one forward pass
 MAX_PIXELS = MAX_SIDE**2  # the most pixels in one forward pass, over the whole batch
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}  # of the convolutions
 
 # ------------------------------------------------------------------ the network
 
@@ -221,66 +230,47 @@ class Folded:
         check_budget((rgb.shape[0], *rgb.shape[3:], *rgb.shape[1:3]))
         x = (rgb - self.mean).to(self.precision)
         x = x.permute(0, 3, 1, 2)  # (B, 3, H, W), the channels still last in memory
-        x = F.conv2d(x, *self.pairs[0], padding=1).relu_()
-        x = _pool(F.conv2d(x, *self.pairs[1], padding=1)).relu_()
-        x = F.conv2d(x, *self.pairs[2], padding=1).relu_()
-        x = F.conv2d(x, *self.pairs[3], padding=1).float()  # (B, 4, H/2, W/2)
+        x = _convolve(x, *self.pairs[0], padding=1).relu_()
+        x = _pool(_convolve(x, *self.pairs[1], padding=1)).relu_()
+        x = _convolve(x, *self.pairs[2], padding=1).relu_()
+        x = _convolve(x, *self.pairs[3], padding=1).float()  # (B, 4, H/2, W/2)
         batch, _, height, width = x.shape
         # Each of the four to its place; here faster than pixel_shuffle.
         x = x.view(batch, 2, 2, height, width).permute(0, 3, 1, 4, 2)
         return x.reshape(batch, 2 * height, 2 * width)
 
 
-class Graphed:
-    """A folded network on an NVIDIA GPU, its kernels for a tile launched all at once.
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+    """Convolve with padding, to the same bits in a tile as in the whole image.
 
-    One tile is so little work for a GPU that launching a dozen kernels for it takes
-    longer than running them; a CUDA graph is launched once
-    (https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs/). It is made for
-    whole tiles; for smaller ones the kernels are launched one by one.
+    PyTorch leaves oneDNN for another library where the input is small, and that library
+    may sum in another order; so oneDNN is called by name where it computes.
+    """
+    if is_exact(x.device, x.dtype):
+        pair = [padding, padding]
+        return torch.mkldnn_convolution(x, weight, bias, pair, [1, 1], [1, 1], 1)
+    return F.conv2d(x, weight, bias, padding=padding)
+
+
+def is_exact(device: torch.device, precision: torch.dtype = torch.float32) -> bool:
+    """Tell whether tiles give the bits that one pass over the whole image would give.
 
     Parameters
     ----------
-    network : Folded
-        The network.
     device : torch.device
-        The GPU.
+        Where the network runs.
+    precision : torch.dtype
+        What the convolutions compute in.
+
+    Returns
+    -------
+    bool
+        True where oneDNN computes in float32, as on x86 processors. Elsewhere the
+        logits of tiles and of the whole may differ by rounding: by at most 1e-4 of the
+        largest logit.
     """
-
-    def __init__(self, network: Folded, device: torch.device) -> None:
-        self.network = network
-        self.rgb = torch.zeros(
-            (1, MAX_SIDE, MAX_SIDE, 3), dtype=torch.uint8, device=device
-        )
-        side = torch.cuda.Stream(device)  # a graph needs a first run on another stream
-        side.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(side):
-            network(self.rgb)
-        torch.cuda.current_stream(device).wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.margin = network(self.rgb)
-
-    def __call__(self, rgb: Tensor) -> Tensor:
-        """Give each pixel its margin, as `Folded` does."""
-        if rgb.shape != self.rgb.shape:
-            return self.network(rgb)
-        self.rgb.copy_(rgb)
-        self.graph.replay()
-        return self.margin.clone()
-
-
-def _fastest(network: Folded, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Give the fastest form of a folded network that is as good on this device."""
-    if device.type != "cuda":
-        return network
-    try:
-        graphed = Graphed(network, device)
-        tile = torch.randint(256, graphed.rgb.shape, dtype=torch.uint8, device=device)
-        same = torch.allclose(graphed(tile), network(tile), rtol=0, atol=1e-4)
-    except RuntimeError:  # what a driver may say to a graph is not bounded
-        return network
-    return graphed if same else network
+    on_cpu = device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return on_cpu and precision == torch.float32
 
 
 def _pool(x: Tensor) -> Tensor:
@@ -501,118 +491,149 @@ def _made_even(tile: Tile, pixels: np.ndarray) -> np.ndarray:
     return np.ma.getdata(pixels)  # (h, w, 3), both even
 
 
-def tile_margins(
-    model: FCNN,
-    pieces: Sequence[Piece],
-    precision: torch.dtype = torch.float32,
-    progress: bool = False,
-) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
-    """Run the network over tiles of an image.
+class Predictor:
+    """A network that is folded once, and gives the pixels of any image their answers.
 
     Parameters
     ----------
     model : FCNN
-        The network; it is set to evaluation mode.
-    pieces : list of (Tile, ndarray)
-        The tiles and their pixels, from `cut`.
+        The network; it is set to evaluation mode. Later changes of its weights are not
+        seen.
     precision : torch.dtype
         What the convolutions compute in.
-    progress : bool
-        Show a progress bar, where there is a terminal to show it on.
-
-    Yields
-    ------
-    core : pair of slice
-        The core's rows and columns in the image.
-    margin : ndarray, (core rows, core columns) float32
-        The logit of class 1 less that of class 0.
     """
-    with torch.no_grad():
-        device = model.conv1.weight.device
-        network = _fastest(Folded(model.eval(), precision), device)  # for all tiles
-    # A tile a thread keeps the processor busier than all threads at one tile.
-    all_threads = torch.get_num_threads()
-    threads = all_threads if device.type == "cpu" else 1
+
+    def __init__(self, model: FCNN, precision: torch.dtype = torch.float32) -> None:
+        with torch.no_grad():
+            self.network = Folded(model.eval(), precision)
+        self.device = model.conv1.weight.device
+
+    def tile_margins(
+        self, pieces: Sequence[Piece], progress: bool = False
+    ) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+        """Run the network over tiles of an image.
+
+        Parameters
+        ----------
+        pieces : list of (Tile, ndarray)
+            The tiles and their pixels, from `cut`.
+        progress : bool
+            Show a progress bar, where there is a terminal to show it on.
+
+        Yields
+        ------
+        core : pair of slice
+            The core's rows and columns in the image.
+        margin : ndarray, (core rows, core columns) float32
+            The logit of class 1 less that of class 0.
+        """
+        # A tile a thread keeps the processor busier than all threads at one tile.
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        shown = {"unit": "tile", "leave": False, "disable": None if progress else True}
+        with _single_threads(threads) as pool:
+            waiting: deque = deque()  # a few tiles ahead; never all of them
+            for piece in tqdm(pieces, **shown):
+                waiting.append(pool.submit(self._core_margin, piece))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     @torch.inference_mode()
-    def margin(piece: Piece) -> tuple[tuple[slice, slice], np.ndarray]:
+    def _core_margin(self, piece: Piece) -> tuple[tuple[slice, slice], np.ndarray]:
+        """Give a tile's core and its margins."""
         tile = piece[0]
-        pixels = torch.from_numpy(_made_even(*piece)).to(device)  # (h, w, 3)
-        core = network(pixels[None])[0, tile.rows.core, tile.cols.core]
+        pixels = torch.from_numpy(_made_even(*piece)).to(self.device)  # (h, w, 3)
+        core = self.network(pixels[None])[0, tile.rows.core, tile.cols.core]
         return tile.core, core.cpu().numpy()
 
-    shown = {"unit": "tile", "leave": False, "disable": None if progress else True}
-    try:
-        # A few tiles beyond those at work, so that no thread waits; never all of them.
-        found = ahead(margin, pieces, threads, 2 * threads, _use_one_thread)
-        yield from tqdm(found, total=len(pieces), **shown)
-    finally:
-        torch.set_num_threads(all_threads)  # for whatever thread comes after
+    def margins(self, rgb: np.ndarray, progress: bool = False) -> np.ndarray:
+        """Give every pixel's margin: how far the network leans towards class 1.
+
+        Parameters
+        ----------
+        rgb : ndarray, (H, W, 3) uint8
+            The image, of any size.
+        progress : bool
+            Show a progress bar, where there is a terminal to show it on.
+
+        Returns
+        -------
+        ndarray, (H, W) float32
+            The logit of class 1 less that of class 0.
+
+        Raises
+        ------
+        ValueError
+            `rgb` is of another shape or type.
+        """
+        pieces = cut(rgb, tiles(*rgb.shape[:2]))
+        whole = np.empty(rgb.shape[:2], np.float32)
+        for core, margin in self.tile_margins(pieces, progress):
+            whole[core] = margin
+        return whole
+
+    def segment(self, rgb: np.ndarray, progress: bool = False) -> np.ndarray:
+        """Give every pixel its class.
+
+        Parameters
+        ----------
+        rgb : ndarray, (H, W, 3) uint8
+            The image, of any size.
+        progress : bool
+            Show a progress bar, where there is a terminal to show it on.
+
+        Returns
+        -------
+        ndarray, (H, W) uint8
+            0 or 1. Decided tile by tile: no logits of the whole image are held.
+
+        Raises
+        ------
+        ValueError
+            `rgb` is of another shape or type.
+        """
+        pieces = cut(rgb, tiles(*rgb.shape[:2]))
+        mask = np.empty(rgb.shape[:2], np.uint8)
+        for core, margin in self.tile_margins(pieces, progress):
+            mask[core] = margin > 0
+        return mask
 
 
-def _use_one_thread() -> None:
-    torch.set_num_threads(1)
+_starting = threading.Lock()  # of threads that compute with one thread
 
 
-def seconds_a_tile(
-    model: FCNN, pieces: Sequence[Piece], precision: torch.dtype = torch.float32
-) -> float:
-    """Time the network on tiles of an image, all threads at work.
+def _single_threads(count: int) -> ThreadPoolExecutor:
+    """Start threads in each of which PyTorch computes with one thread.
 
-    Parameters
-    ----------
-    model : FCNN
-        The network.
-    pieces : list of (Tile, ndarray)
-        The tiles and their pixels.
-    precision : torch.dtype
-        What the convolutions compute in.
-
-    Returns
-    -------
-    float
-        Seconds a tile.
+    PyTorch keeps a number of threads for each thread, and one for those that come
+    later. The latter is put back as soon as all have started.
     """
-    start = time.perf_counter()
-    for _ in tile_margins(model, pieces, precision):
-        pass
-    return (time.perf_counter() - start) / len(pieces)
+    started = threading.Barrier(count + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # or PyTorch would take the common number over later
+        torch.set_num_threads(1)
+        started.wait()
+
+    pool = ThreadPoolExecutor(count)
+    with _starting:
+        threads = torch.get_num_threads()
+        for _ in range(count):
+            pool.submit(start)  # each waits for the others, so each has a thread
+        started.wait()
+        torch.set_num_threads(threads)
+    return pool
 
 
-def margins(
-    model: FCNN,
-    rgb: np.ndarray,
-    precision: torch.dtype = torch.float32,
-    progress: bool = False,
-) -> np.ndarray:
-    """Give every pixel's margin: how far the network leans towards class 1.
+def margins(model: FCNN, rgb: np.ndarray) -> np.ndarray:
+    """Give every pixel's margin; see `Predictor.margins`."""
+    return Predictor(model).margins(rgb)
 
-    Parameters
-    ----------
-    model : FCNN
-        The network.
-    rgb : ndarray, (H, W, 3) uint8
-        The image, of any size.
-    precision : torch.dtype
-        What the convolutions compute in.
-    progress : bool
-        Show a progress bar, where there is a terminal to show it on.
 
-    Returns
-    -------
-    ndarray, (H, W) float32
-        The logit of class 1 less that of class 0.
-
-    Raises
-    ------
-    ValueError
-        `rgb` is of another shape or type.
-    """
-    pieces = cut(rgb, tiles(*rgb.shape[:2]))
-    whole = np.empty(rgb.shape[:2], np.float32)
-    for core, margin in tile_margins(model, pieces, precision, progress):
-        whole[core] = margin
-    return whole
+def segment(model: FCNN, rgb: np.ndarray) -> np.ndarray:
+    """Give every pixel its class; see `Predictor.segment`."""
+    return Predictor(model).segment(rgb)
 
 
 def sigmoid(margin: np.ndarray) -> np.ndarray:
@@ -658,45 +679,9 @@ def probabilities(model: FCNN, rgb: np.ndarray) -> np.ndarray:
     return sigmoid(margins(model, rgb))
 
 
-def segment(
-    model: FCNN,
-    rgb: np.ndarray,
-    precision: torch.dtype = torch.float32,
-    progress: bool = False,
-) -> np.ndarray:
-    """Give every pixel its class.
-
-    Parameters
-    ----------
-    model : FCNN
-        The network.
-    rgb : ndarray, (H, W, 3) uint8
-        The image, of any size.
-    precision : torch.dtype
-        What the convolutions compute in.
-    progress : bool
-        Show a progress bar, where there is a terminal to show it on.
-
-    Returns
-    -------
-    ndarray, (H, W) uint8
-        0 or 1. Decided tile by tile: no logits of the whole image are held.
-
-    Raises
-    ------
-    ValueError
-        `rgb` is of another shape or type.
-    """
-    pieces = cut(rgb, tiles(*rgb.shape[:2]))
-    mask = np.empty(rgb.shape[:2], np.uint8)
-    for core, margin in tile_margins(model, pieces, precision, progress):
-        mask[core] = margin > 0
-    return mask
-
-
 # ------------------------------------------------------------------ the model file
 
-MODEL_FORMAT = "one-image segmentation model, 2"
+MODEL_FORMAT = "one-image segmentation model, 3"
 
 
 def save_model(
@@ -825,7 +810,8 @@ def _are_looks(looks: Any) -> bool:
         values = np.array([looks[key] for key in keys], float)
         possible = values.shape == (4, 3) and ((values >= 0) & (values <= 255)).all()
         # What other images are divided by cannot be 0.
-        return bool(possible and values[:2].all() and looks["larger"] in (0, 1))
+        usable = possible and values[:2].all() and 0 <= looks["error"] < np.inf
+        return bool(usable and looks["larger"] in (0, 1))
     except (TypeError, ValueError, KeyError, IndexError, OverflowError, RuntimeError):
         return False
 
@@ -865,39 +851,3 @@ def choose_device(name: str) -> torch.device:
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = True
     return torch.device(name)
-
-
-def choose_precision(name: str, model: FCNN) -> torch.dtype:
-    """Find what the convolutions compute in.
-
-    On some processors bf16 is twice as fast as float32, on others half as fast, and
-    what a processor says it can do does not tell which: some tiles are timed.
-
-    Parameters
-    ----------
-    name : {"fp32", "bf16"}
-        What is wanted.
-    model : FCNN
-        The network, on the device that it is to run on.
-
-    Returns
-    -------
-    torch.dtype
-        float32, or bfloat16 where it is wanted and faster; otherwise a line on stderr
-        says that it is not.
-    """
-    if name == "fp32":
-        return torch.float32
-    blank = np.zeros((MAX_SIDE, MAX_SIDE, 3), np.uint8)
-    pieces = cut(blank, tiles(MAX_SIDE, MAX_SIDE)) * 4
-    fp32, bf16 = (
-        min(seconds_a_tile(model, pieces, precision) for _ in range(3))
-        for precision in (torch.float32, torch.bfloat16)
-    )
-    if bf16 < fp32:
-        return torch.bfloat16
-    warn(
-        f"--precision bf16: {bf16 / fp32:.1f} times as slow as fp32 on this processor "
-        "(fp32 is used)"
-    )
-    return torch.float32

@@ -37,9 +37,7 @@ class Snapshots:
         self.path = Path(path)
         self.key = key
         self.seconds = seconds
-        # What the training goes on from, once it is read.
-        self.state: dict[str, Any] | None = None
-        self.written = time.monotonic()  # or rather begun, before the first one
+        self.written = time.monotonic()  # when the last was written; at first: now
 
     def is_due(self) -> bool:
         """Say whether enough time has passed since the last snapshot."""

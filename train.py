@@ -10,15 +10,16 @@ python train.py --rgb a.png b.png --gt a_labels.png b_labels.png
 torchrun --nproc-per-node 4 --max-restarts 3 train.py
     in four processes
 
-Ctrl-C ends the training and keeps the best weights so far. After any other end,
+Ctrl-C ends the training and keeps what was learned so far. After any other end,
 --resume goes on.
 """
 
 import argparse
 import copy
 import math
+import os
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +30,9 @@ import cli
 import figures
 import images
 
+
+# OpenMP's threads sleep while they wait; spinning, they slow down whatever else runs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +48,7 @@ JITTER = (0.05, 0.1, 0.03)  # of brightness, contrast, colour: what `light` leav
 VERSIONS = [partial(images.compressed, quality=quality) for quality in (90, 75, 50)]
 VERSIONS += [partial(images.blurred, radius=radius) for radius in (0.5, 0.8)]
 VERSIONS += [partial(images.noisy, spread=spread) for spread in (3, 6)]
-PATIENCE = 1 / 3  # stop after this part of the epochs without a better one
+AVERAGE = 0.998  # the share of the past in the running average, a step
 PIXEL_BYTES = 100  # of memory for each pixel of the image, at the peak
 MIN_SIDE = 32  # pixels: a smaller image has no room for patches and a held-out block
 SNAPSHOT = 5  # seconds, at least, from one snapshot to the next
@@ -169,7 +173,7 @@ def evaluate(model: FCNN, scenes: Sequence[Scene]) -> tuple[float, dict[str, flo
 
 
 class Epoch(NamedTuple):
-    """What is known after an epoch."""
+    """The figures of an epoch; the held-out ones are those of the average."""
 
     number: int  # from 1
     training_loss: float
@@ -177,96 +181,94 @@ class Epoch(NamedTuple):
     scores: dict[str, float]  # of the held-out block
 
 
-def go_on(
-    keeper: snapshots.Snapshots, parts: dict[str, Any], generator: torch.Generator
-) -> tuple[list[Epoch], Weights]:
-    """Restore a training's parts; gives its epochs so far and the best weights."""
-    past = keeper.state or {}
-    try:
-        history, best = [Epoch(*values) for values in past["history"]], past["best"]
-        for name, part in [("best", parts["model"]), *parts.items()]:
-            part.load_state_dict(past[name])
-        generator.set_state(past["generators"][ranks.number()])
-    except Exception as error:  # what a forged file raises is not bounded
-        raise keeper.refusal("is no snapshot of this network") from error
-    return history, best
+def move_average(average: FCNN, model: FCNN, step: int) -> None:
+    """Move the running average towards the weights; by more in the first steps."""
+    share = max(1 - AVERAGE, 9 / (step + 10))
+    for mean, value in zip(
+        average.state_dict().values(), model.state_dict().values(), strict=True
+    ):
+        if mean.is_floating_point():  # the norms also count batches
+            mean.lerp_(value, share)
 
 
-def train(
-    model: FCNN,
-    scenes: Sequence[Scene],
-    size: int,
-    epochs: int,
-    steps: int,
-    seed: int,
-    peak_rate: float = LEARNING_RATE,
-    keeper: snapshots.Snapshots | None = None,
-) -> Iterator[Epoch]:
-    """Train the model, `epochs` times `steps` batches; yields after each epoch.
+STATEFUL = ("model", "average", "optimiser", "schedule")  # of a trainer
 
-    `keeper` keeps snapshots, and has the state of the one to go on from, if any.
-    """
-    device = model.conv1.weight.device
-    seen = sampling.sheet([image_versions(scene.rgb) for scene in scenes], rows=1)
-    versions = torch.from_numpy(seen).to(device)  # (V, H, W, 3)
-    truths = sampling.sheet([scene.truth for scene in scenes])
-    classes = torch.from_numpy(truths).to(device)  # (H, W)
-    weights = sampling.sheet_weights(scenes, size)
-    batch = segutils.MAX_PIXELS // size**2  # patches in the budget of one forward pass
-    generator = torch.Generator().manual_seed(ranks.own_seed(seed))
-    optimiser = torch.optim.AdamW(
-        model.parameters(), peak_rate, weight_decay=WEIGHT_DECAY
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, peak_rate, total_steps=epochs * steps
-    )
-    parts: dict[str, Any] = {
-        "model": model,
-        "optimiser": optimiser,
-        "schedule": schedule,
-    }
-    history: list[Epoch] = []
-    best: Weights | None = None  # those of the best epoch so far
-    if keeper and keeper.state:
-        history, best = go_on(keeper, parts, generator)
-        current = copy.deepcopy(model.state_dict())
-        model.load_state_dict(best)  # so that whoever keeps the best finds it again
-        yield from history
-        model.load_state_dict(current)
-    for number in range(len(history) + 1, epochs + 1):
-        model.train()
+
+class Trainer:
+    """A training: the network, its average, and all that moves them."""
+
+    def __init__(
+        self,
+        model: FCNN,
+        scenes: Sequence[Scene],
+        size: int,
+        epochs: int,
+        steps: int,
+        seed: int,
+        peak_rate: float = LEARNING_RATE,
+    ) -> None:
+        self.model, self.average = model, copy.deepcopy(model)
+        self.scenes, self.size, self.steps = scenes, size, steps
+        self.device = model.conv1.weight.device
+        seen = sampling.sheet([image_versions(scene.rgb) for scene in scenes], rows=1)
+        self.versions = torch.from_numpy(seen).to(self.device)  # (V, H, W, 3)
+        truths = sampling.sheet([scene.truth for scene in scenes])
+        self.classes = torch.from_numpy(truths).to(self.device)  # (H, W)
+        self.weights = sampling.sheet_weights(scenes, size)
+        self.generator = torch.Generator().manual_seed(ranks.own_seed(seed))
+        self.optimiser = torch.optim.AdamW(
+            model.parameters(), peak_rate, weight_decay=WEIGHT_DECAY
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, peak_rate, total_steps=epochs * steps
+        )
+        self.history: list[Epoch] = []
+
+    def epoch(self) -> Epoch:
+        """Take the steps of an epoch, and score the average."""
+        self.model.train()
         total = 0.0
-        origins = sampling.draw_origins(weights, steps * batch, generator)  # an epoch's
+        batch = segutils.MAX_PIXELS // self.size**2  # patches in a forward pass
+        generator, first = self.generator, len(self.history) * self.steps
+        origins = sampling.draw_origins(self.weights, self.steps * batch, generator)
         which = draw_versions(len(origins), generator)
         symmetries = torch.randint(8, (len(origins),), generator=generator)
-        drawn = (d.to(device).split(batch) for d in (which, origins, symmetries))
-        for version, origin, symmetry in zip(*drawn, strict=True):
+        drawn = (d.to(self.device).split(batch) for d in (which, origins, symmetries))
+        for step, (version, origin, symmetry) in enumerate(zip(*drawn, strict=True)):
             patches, answer = sampling.cut_patches(
-                versions, classes, version, origin, size, symmetry
+                self.versions, self.classes, version, origin, self.size, symmetry
             )
             patches = sampling.jitter(patches, JITTER, generator)  # (B, 3, size, size)
-            logits = model(patches)  # (B, 2, size, size)
+            logits = self.model(patches)  # (B, 2, size, size)
             loss = metrics.segmentation_loss(logits[:, 1] - logits[:, 0], answer)
-            optimiser.zero_grad()
+            self.optimiser.zero_grad()
             loss.backward()
-            ranks.average([p.grad for p in model.parameters() if p.grad is not None])
-            optimiser.step()
-            schedule.step()
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            ranks.average(gradients)
+            self.optimiser.step()
+            self.schedule.step()
+            move_average(self.average, self.model, first + step)
             total += loss.item()
-        ranks.average(running_statistics(model))
-        training_loss = statistics.fmean(ranks.gather(total / steps))
-        found = ranks.from_first(partial(evaluate, model, scenes))
-        history.append(Epoch(number, training_loss, *found))
-        if history[-1] is min(history, key=lambda epoch: epoch.held_out_loss):
-            best = copy.deepcopy(model.state_dict())
-        if keeper and ranks.from_first(keeper.is_due):
-            state: dict[str, object] = {
-                n: part.state_dict() for n, part in parts.items()
-            }
-            state["generators"] = ranks.gather(generator.get_state())
-            state["history"], state["best"] = [list(e) for e in history], best
-            ranks.from_first(partial(keeper.write, state))
-        yield history[-1]
+        for network in (self.model, self.average):
+            ranks.average(running_statistics(network))
+        training_loss = statistics.fmean(ranks.gather(total / self.steps))
+        scored = ranks.from_first(partial(evaluate, self.average, self.scenes))
+        self.history.append(Epoch(len(self.history) + 1, training_loss, *scored))
+        return self.history[-1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give all that the training needs to go on, in tensors and plain values."""
+        parts = {name: getattr(self, name).state_dict() for name in STATEFUL}
+        generators = ranks.gather(self.generator.get_state())
+        history = [list(epoch) for epoch in self.history]
+        return {**parts, "generators": generators, "history": history}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        for name in STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
+        self.generator.set_state(state["generators"][ranks.number()])
+        self.history = [Epoch(*values) for values in state["history"]]
 
 
 def running_statistics(model: FCNN) -> list[Tensor]:
@@ -276,53 +278,53 @@ def running_statistics(model: FCNN) -> list[Tensor]:
     return [b for norm in norms for b in norm.buffers() if b.is_floating_point()]
 
 
-def _stop_at_loss(epoch: Epoch, best: Epoch | None) -> None:
-    """Say that a loss is no number, so that nothing more can be learned."""
+def is_finite(epoch: Epoch) -> bool:
+    """Say whether an epoch's losses are numbers: else nothing more can be learned."""
     loss = epoch.training_loss + epoch.held_out_loss
-    found = f"epoch {epoch.number}: the loss is {loss}"
-    if best is None:
-        raise cli.InputError(f"{found}, so nothing was learned (try another --seed)")
-    cli.warn(f"{found}: stopped (epoch {best.number}, the best so far, is kept)")
+    if math.isfinite(loss):
+        return True
+    problem = f"epoch {epoch.number}: the loss is {loss}"
+    if epoch.number == 1:
+        raise cli.InputError(f"{problem}, so nothing was learned (try another --seed)")
+    cli.warn(f"{problem}: stopped (what was learned before is kept)")
+    return False
 
 
-def keep_best(
-    model: FCNN, training: Iterable[Epoch], epochs: int
-) -> tuple[list[Epoch], Epoch, Weights]:
-    """Run the training; give all epochs, the best of them, and its weights."""
-    history: list[Epoch] = []
-    best: Epoch | None = None
-    bar = tqdm(training, total=epochs, unit="epoch", disable=ranks.number() > 0 or None)
+def fit(
+    trainer: Trainer,
+    epochs: int,
+    on_epoch: Sequence[Callable[[Trainer], bool | None]] = (),
+) -> Weights:
+    """Train to the last epoch; give the average's weights."""
+    weights = copy.deepcopy(trainer.average.state_dict())
+    bar = tqdm(total=epochs, unit="epoch", disable=ranks.number() > 0 or None)
+    bar.update(len(trainer.history))
     try:
-        for epoch in bar:
-            if not math.isfinite(epoch.training_loss + epoch.held_out_loss):
-                _stop_at_loss(epoch, best)
+        while len(trainer.history) < epochs:
+            epoch = trainer.epoch()
+            if not is_finite(epoch):
+                trainer.history.remove(epoch)
                 break
-            history.append(epoch)
-            if best is None or epoch.held_out_loss < best.held_out_loss:
-                best, weights = epoch, copy.deepcopy(model.state_dict())
-            elif epoch.number - best.number >= max(10, PATIENCE * epochs):
-                print(f"no better epoch since {best.number}: stopped early")
-                break
+            weights = copy.deepcopy(trainer.average.state_dict())
             bar.set_postfix({"held-out IoU": f"{epoch.scores['IoU']:.3f}"})
+            bar.update()
+            if any([call(trainer) for call in on_epoch]):
+                break
     except KeyboardInterrupt:
-        if best is None:
+        if not trainer.history:
             raise
-        print(f"interrupted: the best epoch so far, {best.number}, is kept")
+        print(f"interrupted: the average after epoch {len(trainer.history)} is kept")
     finally:
         bar.close()
-    assert best is not None  # there is no training without an epoch
-    return history, best, weights
+    return weights
 
 
-def draw_curves(
-    history: Sequence[Epoch], best: Epoch, planned: int | None = None
-) -> "Figure":
+def draw_curves(history: Sequence[Epoch], planned: int | None = None) -> "Figure":
     """Plot the losses and the held-out IoU of all epochs so far."""
     return figures.loss_curve(
         [epoch.training_loss for epoch in history],
         [epoch.held_out_loss for epoch in history],
         [epoch.scores["IoU"] for epoch in history],
-        best.number,
         planned,
     )
 
@@ -345,9 +347,11 @@ def plan_epochs(
     return size, epochs or -(-STEPS // steps), steps
 
 
-def describe(scenes: Sequence[Scene]) -> light.Looks:
-    """Say what the labelled images look like."""
-    return light.describe([s.rgb for s in scenes], [s.truth for s in scenes])
+def describe(model: FCNN, scenes: Sequence[Scene]) -> light.Looks:
+    """Say what the labelled images look like, and how well their light can be told."""
+    pictures = [s.rgb for s in scenes]
+    looks = light.describe(pictures, [s.truth for s in scenes])
+    return {**looks, "error": light.measure_error(model, looks, pictures)}
 
 
 def segment_changed(
@@ -390,7 +394,6 @@ def report(
     model: FCNN,
     looks: light.Looks,
     history: Sequence[Epoch],
-    best: Epoch,
     scenes: Sequence[Scene],
 ) -> None:
     """Print the held-out scores, as the block is and changed, beside a constant's."""
@@ -398,10 +401,11 @@ def report(
     worst = min(changed, key=lambda name: changed[name]["IoU"])
     truth = pooled([scene.truth for scene in scenes])
     larger, constant = scores_of_constant(truth, held_out_truth(scenes))
+    last = history[-1]
     rows = {
-        f"network (epoch {best.number} of {len(history)})": {
-            "loss": best.held_out_loss,
-            **best.scores,
+        f"network after {last.number} epochs": {
+            "loss": last.held_out_loss,
+            **last.scores,
         },
         f"at worst: {worst}": {"loss": math.nan, **changed[worst]},
         f"always class {larger}": constant,
@@ -410,13 +414,13 @@ def report(
     print(metrics.score_table(title, rows))
 
 
-def begin_snapshots(
+def snapshots_of(
     args: argparse.Namespace,
     scenes: Sequence[Scene],
     epochs: int,
     device: torch.device,
 ) -> snapshots.Snapshots:
-    """Give the keeper of snapshots, with the state to go on from, if there is one."""
+    """Name all that a training depends on, for its snapshots."""
     key = {
         "images": snapshots.digest(scene.rgb for scene in scenes),
         "truths": snapshots.digest(scene.truth for scene in scenes),
@@ -426,17 +430,27 @@ def begin_snapshots(
         "ranks": ranks.count(),
         "PyTorch": str(torch.__version__),
     }
-    keeper = snapshots.Snapshots(args.snapshot, key, SNAPSHOT)
-    if not (args.resume or ranks.restarted()):
-        ranks.from_first(keeper.remove)  # an earlier training's, which nobody resumes
-        return keeper
-    keeper.state = ranks.from_first(keeper.read)
-    if keeper.state:
-        done = len(keeper.state["history"])
-        print(f"{args.snapshot}: goes on after epoch {done} of {epochs}")
-    else:
-        print(f"{args.snapshot}: no such file, so the training begins")
-    return keeper
+    return snapshots.Snapshots(args.snapshot, key, SNAPSHOT)
+
+
+def go_on(keeper: snapshots.Snapshots, trainer: Trainer) -> None:
+    """Restore a training from its last snapshot, if there is one."""
+    state = ranks.from_first(keeper.read)
+    if state is None:
+        print(f"{keeper.path}: no such file, so the training begins")
+        return
+    try:
+        trainer.load_state_dict(state)
+    except Exception as error:  # what a forged file raises is not bounded
+        raise keeper.refusal("is no snapshot of this network") from error
+    print(f"{keeper.path}: goes on after epoch {len(trainer.history)}")
+
+
+def keep_snapshot(keeper: snapshots.Snapshots, trainer: Trainer) -> None:
+    """Write a snapshot if the last one is old enough."""
+    if ranks.from_first(keeper.is_due):
+        state = trainer.state_dict()  # in every rank: their generators are gathered
+        ranks.from_first(partial(keeper.write, state))
 
 
 def save(
@@ -444,17 +458,17 @@ def save(
     colours: images.Colours,
     looks: light.Looks,
     history: Sequence[Epoch],
-    best: Epoch,
     weights: Weights,
 ) -> None:
     """Write the model file and the curves."""
+    last = history[-1]
     facts = {
         "seed": args.seed,
-        "epoch": best.number,
-        "held_out": {"loss": best.held_out_loss, **best.scores},
+        "epoch": last.number,
+        "held_out": {"loss": last.held_out_loss, **last.scores},
     }
     segutils.save_model(args.model, weights, colours, looks, facts)
-    figures.save(draw_curves(history, best), args.plot)
+    figures.save(draw_curves(history), args.plot)
     print(f"wrote {args.model} and {args.plot}")
 
 
@@ -464,17 +478,21 @@ def learn(args: argparse.Namespace) -> None:
     ranks.join(device)
     scenes, colours = load(args)
     size, epochs, steps = plan_epochs(scenes, args.epochs)
-    keeper = begin_snapshots(args, scenes, epochs, device)
     model = new_model(scenes, args.seed, device)
-    training = train(model, scenes, size, epochs, steps, args.seed, keeper=keeper)
-    history, best, weights = keep_best(model, training, epochs)
+    trainer = Trainer(model, scenes, size, epochs, steps, args.seed)
+    keeper = snapshots_of(args, scenes, epochs, device)
+    if args.resume or ranks.restarted():
+        go_on(keeper, trainer)
+    else:
+        ranks.from_first(keeper.remove)  # an earlier training's, which nobody resumes
+    weights = fit(trainer, epochs, [partial(keep_snapshot, keeper)])
     if ranks.number() > 0:
         return
     model.load_state_dict(weights)
-    looks = describe(scenes)
-    save(args, colours, looks, history, best, weights)
+    looks = describe(model, scenes)
+    save(args, colours, looks, trainer.history, weights)
     keeper.remove()
-    report(model, looks, history, best, scenes)
+    report(model, looks, trainer.history, scenes)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
