@@ -14,14 +14,16 @@ from segutils import FCNN
 
 
 SIDE = 64  # pixels a side, of the small tiles that are compared with one pass
-TOLERANCE = 1e-3  # of the logits, for float32's rounding: 30 times what is usual
+# How far logits may differ by rounding, as a share of the largest of them.
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
 
 class Finding(NamedTuple):
     """How two ways to compute the same differ."""
 
     ways: str
-    difference: float  # the largest of the margins
+    difference: float  # the largest between the margins
+    share: float  # the same, as a share of the largest margin
     pixels: int  # whose class differs
 
 
@@ -86,20 +88,23 @@ def compare(
     """
     odd = [(0, side % 2) for side in rgb.shape[:2]]
     rgb = np.pad(rgb, [*odd, (0, 0)], "edge")
-    once = segutils.margins(model, rgb, precision)
+    predictor = segutils.Predictor(model, precision)
+    once = predictor.margins(rgb)
     tiled = np.full_like(once, np.nan)
     height, width = once.shape
     pieces = segutils.cut(rgb, segutils.tiles(height, width, SIDE))
-    for core, margin in segutils.tile_margins(model, pieces, precision):
+    for core, margin in predictor.tile_margins(pieces):
         tiled[core] = margin
-    found = []
+    findings = []
     for ways, one, other in [
         (f"{len(pieces)} tiles against one pass", tiled, once),
         ("one pass against the layers as written", once, literal_margins(model, rgb)),
     ]:
         difference = float(np.abs(one - other).max())
-        found.append(Finding(ways, difference, int(((one > 0) != (other > 0)).sum())))
-    return tuple(found)
+        share = difference / max(float(np.abs(other).max()), 1e-30)
+        pixels = int(((one > 0) != (other > 0)).sum())
+        findings.append(Finding(ways, difference, share, pixels))
+    return tuple(findings)
 
 
 def report(
@@ -109,7 +114,7 @@ def report(
     precision: torch.dtype,
     findings: Sequence[Finding],
 ) -> tuple[str, bool]:
-    """Lay out what was found.
+    """Lay out the findings.
 
     Parameters
     ----------
@@ -129,19 +134,23 @@ def report(
     text : str
         A line for the machine, and one for each finding.
     is_well : bool
-        Whether all logits agree but for float32's rounding; with coarser arithmetic,
-        whether tiles make no difference to the mask.
+        Whether tiles give the bits of one pass, where `segutils.is_exact` promises it,
+        and all logits agree but for rounding.
     """
     kind = str(precision).removeprefix("torch.")
     lines = [
         f"{name}: {shape[1]}x{shape[0]} pixels of its middle, {kind} on {device}, "
         f"{platform.machine()}, PyTorch {torch.__version__}"
     ]
-    for ways, difference, pixels in findings:
+    for ways, difference, share, pixels in findings:
         masks = f"{pixels} pixels of another class" if pixels else "masks equal"
-        lines.append(f"{ways}: logits differ by at most {difference:.1g}, {masks}")
-    if precision == torch.float32:
-        is_well = all(finding.difference <= TOLERANCE for finding in findings)
-    else:
-        is_well = findings[0].pixels == 0
+        lines.append(
+            f"{ways}: logits differ by at most {difference:.1g} ({share:.1g} of the "
+            f"largest), {masks}"
+        )
+    tiled = findings[0]
+    is_well = all(finding.share <= TOLERANCE[precision] for finding in findings)
+    if segutils.is_exact(device, precision):
+        lines.append("here tiles give the bits of one pass over the whole image")
+        is_well = is_well and tiled.difference == 0
     return "\n".join(lines), is_well

@@ -1,7 +1,12 @@
 """Small pictures, a small trained model, and a copy of the project to run in."""
 
+import os
 import shutil
 from pathlib import Path
+
+
+# As the scripts do, before torch is loaded: OpenMP's threads sleep while they wait.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pytest

@@ -86,17 +86,17 @@ def test_first_layer_puts_each_filter_above_its_map():
 
 
 def test_loss_curve_shows_what_it_is_given():
-    figure = figures.loss_curve([3, 2, 1], [4, 3, 3.5], [0.1, 0.5, 0.4], kept=2)
+    figure = figures.loss_curve([3, 2, 1], [4, 3, 3.5], [0.1, 0.5, 0.4])
     top, bottom = figure.axes
     lines = {line.get_label(): line for line in top.lines}
     assert list(lines["training patches"].get_ydata()) == [3, 2, 1]
-    assert list(lines["held-out block"].get_ydata()) == [4, 3, 3.5]
-    assert list(lines["kept"].get_xydata()[0]) == [2, 3]
+    assert list(lines["held-out block, average"].get_ydata()) == [4, 3, 3.5]
     assert list(bottom.lines[0].get_ydata()) == [0.1, 0.5, 0.4]
+    assert [text.get_text() for text in bottom.texts] == ["0.400"]  # the last
     assert top.get_ylabel().startswith("loss")
     assert (bottom.get_xlabel(), bottom.get_ylabel()) == ("epoch", "held-out IoU")
     assert bottom.get_xlim() == (0, 4)
-    under_way = figures.loss_curve([3], [4], [0.1], kept=1, planned=40)
+    under_way = figures.loss_curve([3], [4], [0.1], planned=40)
     assert under_way.axes[1].get_xlim() == (0, 41)
 
 

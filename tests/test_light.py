@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 import images
 import light
 import segutils
+import train
 
 
 def brightness_model():
@@ -100,6 +102,67 @@ def test_contrast_that_cannot_be_told_is_left_alone(two_tone):
     np.testing.assert_allclose(
         adapted.normalise.std.numpy(), model.normalise.std.numpy() * told, rtol=1e-5
     )
+
+
+def test_the_error_is_what_crops_of_the_training_image_show(two_tone):
+    rgb, truth = two_tone
+    looks = light.describe([rgb], [truth])
+    model = brightness_model()
+    assert looks["error"] == 0
+    even = np.full_like(rgb, 90)
+    calm = light.measure_error(model, light.describe([even], [truth]), [even])
+    assert calm == 0  # every crop is alike
+    striped = rgb.copy()
+    striped[:, ::60] = striped[:, ::60] // 2 + 60
+    one = light.measure_error(model, looks, [rgb])
+    assert 0 < one < light.measure_error(model, looks, [striped[:, 100:]])
+    assert light.measure_error(model, looks, [rgb, rgb]) == pytest.approx(one)
+
+
+def test_no_more_light_is_allowed_for_than_an_error_leaves(two_tone):
+    rgb, truth = two_tone
+    model, dark = brightness_model(), rgb // 2
+    certain = light.describe([rgb], [truth])
+    told = [
+        light.adapt(model, {**certain, "error": error}, dark)[1]
+        for error in (0, 100, 150, 1e6)
+    ]
+    np.testing.assert_allclose(told[0], 0.5, rtol=0.03)
+    assert (told[0] < told[1]).all() and (told[1] < told[2]).all()
+    assert (told[2] < 1).all() and (told[3] == 1).all()
+    # More pixels are more certain: of the whole, and of a quarter of it.
+    unsure = {**certain, "error": 100.0}
+    quarter = light.adapt(model, unsure, dark[:150, 100:300])[1]
+    assert (told[1] < quarter).all()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The model that a short training on the shipped scene writes."""
+    folder = tmp_path_factory.mktemp("trained")
+    pair = [str(ROOT / "data" / name) for name in ("rgb.png", "gt.png")]
+    files = [str(folder / name) for name in ("model.pt", "curves.png")]
+    arguments = ["--rgb", pair[0], "--gt", pair[1], "--epochs", "20"]
+    train.main([*arguments, "--model", files[0], "--plot", files[1]])
+    model, content = segutils.load_model(files[0])
+    return model, content["looks"]
+
+
+def test_a_crop_gets_the_mask_that_it_has_in_the_whole_image(trained):
+    model, looks = trained
+    rgb = images.read_rgb(ROOT / "data/new/rgb.png")
+    height, width = rgb.shape[:2]
+
+    def segment(picture):
+        return segutils.segment(light.adapt(model, looks, picture)[0], picture)
+
+    whole, agreement = segment(rgb), []
+    for side in (256, 400):
+        for top in np.linspace(0, height - side, 4).astype(int):
+            for left in np.linspace(0, width - side, 4).astype(int):
+                crop = np.s_[top : top + side, left : left + side]
+                agreement.append((segment(rgb[crop]) == whole[crop]).mean())
+    assert np.mean(agreement) >= 0.98
 
 
 def test_a_gain_changes_nothing(model, scene):

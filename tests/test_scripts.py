@@ -1,3 +1,4 @@
+import copy
 import importlib.metadata
 import os
 import re
@@ -94,35 +95,95 @@ def test_unlabelled_pixels_are_not_learned(folder, scene):
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
-def test_the_best_epoch_is_kept_and_training_stops_early():
-    losses = [3, 2, 1] + [2] * 50
-    model = segutils.FCNN()
-
-    def training():
-        for number, loss in enumerate(losses, 1):
-            model.normalise.mean.fill_(number)
-            yield train.Epoch(number, 1.0, loss, {"IoU": 0.5})
-
-    history, best, kept = train.keep_best(model, training(), 36)
-    assert best.number == 3
-    assert kept["normalise.mean"].tolist() == [3, 3, 3]
-    assert len(history) == 3 + 12  # a third of 36 epochs
+def test_the_average_follows_weights_and_statistics_alike(model):
+    average, start = copy.deepcopy(model), copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value += 10
+    for step, share in ((0, 0.9), (10**6, 0.002)):
+        average.load_state_dict(start)
+        train.move_average(average, model, step)
+        for name, value in average.state_dict().items():
+            moved = 0 if name.endswith("num_batches_tracked") else 10 * share
+            torch.testing.assert_close(value, start[name] + moved, msg=name)
 
 
-def epochs_of(losses):
-    for number, loss in enumerate(losses, 1):
-        yield train.Epoch(number, loss, 1 / number, {"IoU": 0.5})
+def test_the_average_is_scored_and_kept_and_the_schedule_runs_to_its_end(
+    folder, monkeypatch
+):
+    """However bad the last epochs look on the held-out block."""
+    trainers, scored = [], []
+    plain = train.evaluate
+
+    def worse_and_worse(model, scenes):
+        scored.append(copy.deepcopy(model.state_dict()))
+        loss, scores = plain(model, scenes)
+        return loss + 10 * len(scored), scores
+
+    def fit(trainer, *arguments, plain=train.fit):
+        trainers.append(trainer)
+        return plain(trainer, *arguments)
+
+    monkeypatch.setattr(train, "evaluate", worse_and_worse)
+    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(train, "EPOCH", 3)
+    assert run(train.main, "--epochs", 12) == 0
+    kept = weights("model.pt")
+    assert len(scored) == 12
+    assert trainers[0].schedule.last_epoch == 12 * trainers[0].steps
+    for name, value in kept.items():
+        assert torch.equal(value, scored[-1][name])
+        assert torch.equal(value, trainers[0].average.state_dict()[name])
+    current = trainers[0].model.state_dict()
+    assert not torch.equal(current["conv1.weight"], kept["conv1.weight"])
+    assert not torch.equal(current["norm1.running_var"], kept["norm1.running_var"])
+
+
+class TrainerOf:
+    """A trainer whose epochs have given losses; its weights are the epoch's number."""
+
+    def __init__(self, losses):
+        self.losses, self.history = iter(losses), []
+        self.average = segutils.FCNN()
+
+    def epoch(self):
+        loss = next(self.losses)
+        if loss is KeyboardInterrupt:
+            self.average.normalise.mean.fill_(99)  # in the middle of an epoch
+            raise KeyboardInterrupt
+        number = len(self.history) + 1
+        self.average.normalise.mean.fill_(number)
+        self.history.append(train.Epoch(number, loss, 1 / number, {"IoU": 0.5}))
+        return self.history[-1]
 
 
 @pytest.mark.parametrize("loss", [np.nan, np.inf])
 def test_a_loss_that_is_no_number_ends_the_training(capsys, loss):
-    losses = epochs_of([1.0, 1.0, loss, 1.0])
-    history, best, _ = train.keep_best(segutils.FCNN(), losses, 4)
-    assert [len(history), best.number] == [2, 2]
+    trainer = TrainerOf([1.0, 1.0, loss, 1.0])
+    kept = train.fit(trainer, 4)
+    assert len(trainer.history) == 2
+    assert kept["normalise.mean"].tolist() == [2, 2, 2]
     assert capsys.readouterr().err == (
-        f"warning: epoch 3: the loss is {loss}: stopped "
-        "(epoch 2, the best so far, is kept)\n"
+        f"warning: epoch 3: the loss is {loss}: stopped (what was learned before is "
+        "kept)\n"
     )
+
+
+def test_an_interrupt_keeps_the_average_of_the_last_whole_epoch(capsys):
+    kept = train.fit(TrainerOf([1.0, 1.0, KeyboardInterrupt]), 4)
+    assert kept["normalise.mean"].tolist() == [2, 2, 2]
+    said = capsys.readouterr().out
+    assert said == "interrupted: the average after epoch 2 is kept\n"
+    with pytest.raises(KeyboardInterrupt):
+        train.fit(TrainerOf([KeyboardInterrupt]), 4)
+
+
+def test_a_function_called_after_each_epoch_may_end_the_training():
+    trainer, numbers = TrainerOf([1.0] * 9), []
+    train.fit(
+        trainer, 9, [lambda t: numbers.append(len(t.history)) or numbers[-1] == 3]
+    )
+    assert numbers == [1, 2, 3]
 
 
 def test_a_loss_that_never_was_a_number_is_an_error(folder, capsys, monkeypatch):
@@ -490,7 +551,7 @@ def test_a_killed_run_leaves_whole_files():
     assert found["old"] + found["new"] == 3 * 2 + 2 * 3
 
 
-def test_ctrl_c_keeps_the_best_model_so_far(project):
+def test_ctrl_c_keeps_what_was_learned_so_far(project):
     code = (
         "import train, cli\n"
         "plain = train.evaluate\n"
@@ -506,7 +567,7 @@ def test_ctrl_c_keeps_the_best_model_so_far(project):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
-    assert re.search(r"interrupted: the best epoch so far, \d+, is kept", out)
+    assert re.search(r"interrupted: the average after epoch \d+ is kept", out)
     segutils.load_model(project / "model.pt")
 
 
