@@ -30,6 +30,7 @@ from torch import nn
 sys.path.insert(0, str(accuracy.ROOT))
 
 import peers
+import report
 
 import cli
 import images
@@ -268,19 +269,9 @@ def cosine(optimiser, rate, total_steps):
     return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, total_steps)
 
 
-def averaged_weights(model, scenes, *plan, share=0.7, learn=train.train, **kept):
-    """Train, and judge and keep after each epoch the mean weights of the last few."""
-    mean = None
-    for epoch in learn(model, scenes, *plan, **kept):
-        raw = copy.deepcopy(model.state_dict())
-        if mean is None:
-            mean = copy.deepcopy(raw)
-        for old, new in zip(mean.values(), raw.values(), strict=True):
-            old.copy_(old.lerp(new, 1 - share) if old.is_floating_point() else new)
-        model.load_state_dict(mean)
-        loss, scores = train.evaluate(model, scenes)
-        yield epoch._replace(held_out_loss=loss, scores=scores)
-        model.load_state_dict(raw)
+def not_averaged(average, model, step):
+    """Keep the weights as they are after the last step."""
+    average.load_state_dict(model.state_dict())
 
 
 # ------------------------------------------------------------------ the network
@@ -418,7 +409,7 @@ VARIANTS = {
         ],
         "RAdam": [(torch.optim, "AdamW", torch.optim.RAdam)],
         "cosine": [(torch.optim.lr_scheduler, "OneCycleLR", cosine)],
-        "mean of the last weights": [(train, "train", averaged_weights)],
+        "the last weights, not their average": [(train, "move_average", not_averaged)],
         "twice the steps": _steps(2 * STEPS),
     },
     "Network": {
@@ -502,7 +493,7 @@ def main():
         for (*name, family, _), result in peers.one_thread_each(measure, jobs):
             known[*name, family.name].append(result)
             lines = [*text, *table(found, known)]
-            peers.write_part("What each part is worth", "\n".join(lines))
+            report.write_part("What each part is worth", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ SCENES = ROOT.parent / "shared/scenes"  # unless another folder is named
 sys.path.insert(0, str(ROOT))
 
 import peers  # noqa: E402
+import report  # noqa: E402
 
 import cli  # noqa: E402 - from the folder above
 import images  # noqa: E402
@@ -188,7 +189,7 @@ def main():
         "",
         *comparison(found),
     ]
-    peers.write_part("How accurate", "\n".join(text))
+    report.write_part("How accurate", "\n".join(text))
 
 
 if __name__ == "__main__":

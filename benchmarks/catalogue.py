@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from peers import write_part  # noqa: E402
+from report import write_part  # noqa: E402
 
 
 TESTS = ROOT / "tests/test_bad_input.py"

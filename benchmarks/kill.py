@@ -189,7 +189,7 @@ def kill_many(runs, seed=0):
 def main():
     """Kill 50 runs, and write what was found."""
     sys.path.insert(0, str(ROOT))
-    from peers import write_part  # which needs more than the tests do
+    from report import write_part
 
     rows = [
         "`python benchmarks/kill.py`: each command is killed (SIGKILL) at random "

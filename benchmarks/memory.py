@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import peers  # noqa: E402
+import report  # noqa: E402
 
 import bigimages  # noqa: E402 - from the folder above
 import cli  # noqa: E402
@@ -117,7 +117,7 @@ def main():
         f"From {least} to {most} megapixels the peak grows by {min(growth):.0f} to "
         f"{max(growth):.0f} MiB. It is the width that takes it, not the height.",
     ]
-    peers.write_part("How much memory", "\n".join(lines))
+    report.write_part("How much memory", "\n".join(lines))
     figures.save(draw(found, sizes), ROOT / "benchmarks/memory.png")
 
 

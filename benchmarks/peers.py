@@ -4,13 +4,12 @@ Contents
 --------
 Naive    train_naive, naive_steps
 Forest   train_forest, forest_mask
-Report   one_thread_each, write_part
+Work     one_thread_each
 """
 
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,13 +20,11 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import nn
 from tqdm.auto import tqdm
 
-import cli
 import images
 import sampling
 import segutils
 
 
-RESULTS = Path(__file__).resolve().parent / "results.md"
 NAIVE_STEPS = 800
 NAIVE_PATCH = 128
 
@@ -138,7 +135,7 @@ def forest_mask(forest, rgb):
     return (predict_segmenter(_features(rgb), forest) - 1).astype(np.uint8)
 
 
-# ------------------------------------------------------------------ report
+# ------------------------------------------------------------------ work
 
 
 def one_thread_each(function, jobs):
@@ -169,22 +166,3 @@ def one_thread_each(function, jobs):
 def _use_one_thread():
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-
-
-def write_part(heading, text):
-    """Put a part into results.md, in place of the one under the same heading.
-
-    Parameters
-    ----------
-    heading : str
-        The part's heading.
-    text : str
-        What stands under it, in Markdown; its own headings have two ``#`` or more.
-    """
-    old = RESULTS.read_text() if RESULTS.exists() else ""
-    parts = dict(
-        part.split("\n", 1) for part in old.removeprefix("# ").split("\n# ") if part
-    )
-    parts[heading] = f"\n{text.strip()}\n"
-    with cli.whole_file(RESULTS) as temporary:
-        temporary.write_text("\n".join(f"# {h}\n{t}" for h, t in parts.items()))

@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import peers  # noqa: E402
+import report  # noqa: E402
 
 import figures  # noqa: E402 - from the folder above
 import images  # noqa: E402
@@ -289,7 +290,8 @@ def time_to_naive():
     start = time.perf_counter()
     model = train.new_model([scene], 0, "cpu")
     plan = train.plan_epochs([scene])
-    for epoch in train.train(model, [scene], *plan, 0):
+    trainer = train.Trainer(model, [scene], *plan, 0)
+    for epoch in (trainer.epoch() for _ in range(plan[1])):
         if epoch.scores["IoU"] >= goal:
             break
     spent = time.perf_counter() - start
@@ -328,7 +330,7 @@ def main():
     lines += [f"Seconds a megapixel at 100 MP: {per_pixel:.2f} of those at 16 MP.", ""]
     lines += whole_command(seconds[OURS], seconds[TILES])
     lines += [*training_steps(), *time_to_naive()]
-    peers.write_part("How fast", "\n".join(lines))
+    report.write_part("How fast", "\n".join(lines))
     chart = figures.bars({n: 16 / s for n, s in seconds.items()}, "MP/s on 16 MP")
     figures.save(chart, ROOT / "benchmarks/speed.png")
 

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import peers  # noqa: E402
+import report  # noqa: E402
 
 import cli  # noqa: E402 - from the folder above
 
@@ -135,7 +135,7 @@ def main():
         "",
         *table(found),
     ]
-    peers.write_part("How quick the notebooks' sliders are", "\n".join(text))
+    report.write_part("How quick the notebooks' sliders are", "\n".join(text))
 
 
 if __name__ == "__main__":

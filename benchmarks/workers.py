@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 import memory
-import peers
+import report
 from tqdm.auto import tqdm
 
 import cli
@@ -53,7 +53,7 @@ def main():
         speed = median["one process"] / taken
         hours = taken * cores / 3600 / (size / 1000)
         lines.append(f"| {way} | {taken:.0f} | {speed:.2f} | {hours:.3f} |")
-    peers.write_part("What sharing costs", "\n".join(lines))
+    report.write_part("What sharing costs", "\n".join(lines))
 
 
 if __name__ == "__main__":

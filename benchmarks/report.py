@@ -1,0 +1,27 @@
+"""Where the benchmarks put what they measured: benchmarks/results.md."""
+
+from pathlib import Path
+
+import cli
+
+
+RESULTS = Path(__file__).resolve().parent / "results.md"
+
+
+def write_part(heading, text):
+    """Put a part into results.md, in place of the one under the same heading.
+
+    Parameters
+    ----------
+    heading : str
+        The part's heading.
+    text : str
+        What stands under it, in Markdown; its own headings have two ``#`` or more.
+    """
+    old = RESULTS.read_text() if RESULTS.exists() else ""
+    parts = dict(
+        part.split("\n", 1) for part in old.removeprefix("# ").split("\n# ") if part
+    )
+    parts[heading] = f"\n{text.strip()}\n"
+    with cli.whole_file(RESULTS) as temporary:
+        temporary.write_text("\n".join(f"# {h}\n{t}" for h, t in parts.items()))
