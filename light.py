@@ -34,7 +34,8 @@ FAINT, GLARING = 8, 247  # pixels darker or brighter in every channel tell no co
 REACH = 4  # pixels: contrast is measured over so many, nearer ones are mostly noise
 STRONGEST = 4  # the largest factor of light or contrast that is allowed for
 CROPS = 6, 4  # columns and rows of the crops of the training image
-DOUBT = 1.5  # times the expected error: a smaller change counts as none
+DOUBT = 1.75  # times the expected error: a smaller change counts as none
+STEEPNESS = 8  # of the way from there to a change that is allowed for whole
 MUCH_LIGHT = 1.6  # times the training image's: worth a warning, and so is a
 MOST_OUTSIDE = 0.2  # share of pixels of colours that the training image lacks
 RANGE = (0.5, 99.5)  # percentiles of the training image that its colours lie between
@@ -106,17 +107,17 @@ def measure_error(
     Returns
     -------
     float
-        The root mean square of the logarithms of the factors that are found, times the
-        square root of a crop's pixels: an image of N pixels is expected to be
-        misjudged by this over the square root of N.
+        Of the logarithms of the factors that are found in a crop, the one farthest from
+        0; of these the root mean square, times the square root of a crop's pixels: an
+        image of N pixels is expected to be misjudged by this over the square root of N.
     """
     certain: Looks = {**looks, "error": 0.0}
     errors = []
     for rgb in pictures:
         for crop in _crops(rgb):
             pieces = segutils.cut(crop, glimpse(*crop.shape[:2]))
-            factors = np.log(_factors(model, certain, pieces)[0])  # (2, 3)
-            errors.append((factors**2).mean() * crop.shape[0] * crop.shape[1])
+            changes = np.log(_factors(model, certain, pieces)[0])  # (2, 3)
+            errors.append((changes**2).max() * crop.shape[0] * crop.shape[1])
     return float(np.sqrt(np.mean(errors)))
 
 
@@ -265,16 +266,17 @@ def _factors(
 
 
 def _shrunk(factors: np.ndarray, error: float) -> np.ndarray:
-    """Pull factors towards 1 by as much as an error of their logarithms could explain.
+    """Pull factors towards 1 as far as an error of their logarithms could explain them.
 
-    As the positive-part James-Stein estimator does (James and Stein 1961), with the
-    largest change in place of the length.
+    All alike, by how far the largest change is over the error: between the soft and the
+    hard thresholds of Donoho and Johnstone (1994), as the firm one of Gao and Bruce
+    (1997) is.
     """
     changes = np.log(factors)
-    largest = abs(changes).max()
-    if largest <= DOUBT * error:
+    largest, least = abs(changes).max(), DOUBT * error
+    if largest <= least:
         return np.ones_like(factors)
-    return np.exp(changes * (1 - (DOUBT * error / largest) ** 2))
+    return np.exp(changes * (1 - (least / largest) ** STEEPNESS))
 
 
 def known_pixels(pieces: Sequence[segutils.Piece]) -> np.ndarray:
