@@ -73,7 +73,8 @@ def is_folder(output: str) -> bool:
 
 def pair(args: argparse.Namespace) -> list[Job]:
     """Pair each image with its mask file."""
-    found = folders.expand(args.images)  # of (image, its place in its folder)
+    # Pairs of an image and its place in its folder.
+    found = folders.expand(args.images, args.output)
     if is_folder(args.output):
         folder = Path(args.output)
         return [(name, folder / place.with_suffix(".png")) for name, place in found]

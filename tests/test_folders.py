@@ -160,3 +160,45 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(photos):
     Path("photos/a.png").rename("a[1].png")
     assert cli.run(lambda: predict.main(["a[1].png", "--output", "masks"])) == 0
     assert list(masks()) == ["masks/a[1].png"]
+
+
+@pytest.mark.parametrize("name", [".data/photos", ".data/photos/**/*"])
+def test_a_folder_below_a_hidden_one_is_read(photos, name):
+    Path(".data").mkdir()
+    Path("photos").rename(".data/photos")
+    assert cli.run(lambda: predict.main([name, "--output", "masks"])) == 0
+    names = ["a.png", "d.png", "deep/b.png", "deep/er/c.png"]
+    assert list(masks()) == [f"masks/{name}" for name in names]
+
+
+def test_a_journal_with_bytes_that_are_no_text_is_no_fault(photos, capsys):
+    assert run() == 0
+    journal = Path("masks", folders.JOURNAL)
+    journal.write_bytes(b'\xff\xfe\n{"mask": "\xff"}\n' + journal.read_bytes())
+    capsys.readouterr()
+    assert run() == 0
+    assert "4 of 4 images are done already" in capsys.readouterr().out
+
+
+def test_a_cut_off_line_of_the_journal_does_not_spoil_the_next(photos, capsys):
+    assert run() == 0
+    journal = Path("masks", folders.JOURNAL)
+    journal.write_bytes(journal.read_bytes()[:-30])
+    assert run() == 0
+    capsys.readouterr()
+    assert run() == 0
+    assert "4 of 4 images are done already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["photos", "photos/**/*"])
+def test_masks_in_a_folder_among_the_images_are_no_images(photos, name, capsys):
+    Path("photos/masks").mkdir()
+    for said in ("is class 1", "4 of 4 images are done already"):
+        assert cli.run(lambda: predict.main([name, "--output", "photos/masks"])) == 0
+        assert said in capsys.readouterr().out
+    assert len(list(Path("photos/masks").rglob("*.png"))) == 4
+
+
+def test_images_below_the_folder_of_the_masks_are_read(photos):
+    assert cli.run(lambda: predict.main(["photos", "--output", "."])) == 0
+    assert Path("deep/er/c.png").exists()
