@@ -14,9 +14,8 @@ import stat
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, TypeVar
@@ -235,9 +234,10 @@ def ahead(
     waiting: int = 1,
     initializer: Callable[[], object] | None = None,
 ) -> Iterator[Result]:
-    """Apply a function to items in threads, before the results are asked for.
+    """Apply a function to items in threads, ahead of the result that is asked for.
 
-    The first items are begun at once, the others as results are taken.
+    Nothing is begun before the first result is asked for. Where taking an item fails,
+    the results of the items before it come first.
 
     Parameters
     ----------
@@ -252,37 +252,35 @@ def ahead(
     initializer : callable, optional
         What each thread does first.
 
-    Returns
-    -------
-    iterator
+    Yields
+    ------
+    object
         The results, in the order of the items.
     """
-    items = iter(items)
     pool = ThreadPoolExecutor(threads, initializer=initializer)
-    begun = deque(pool.submit(function, item) for item in islice(items, waiting))
+    begun: deque[Future[Result]] = deque()
+    try:
+        for future in _submitted(pool, function, items):
+            begun.append(future)
+            if len(begun) > waiting:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    def results() -> Iterator[Result]:
-        with pool:
-            try:
-                failed = None
-                while True:
-                    try:
-                        begun.append(pool.submit(function, next(items)))
-                    except StopIteration:
-                        break
-                    except Exception as error:  # of an item; those begun are given
-                        failed = error
-                        break
-                    yield begun.popleft().result()
-                while begun:
-                    yield begun.popleft().result()
-                if failed:
-                    raise failed
-            finally:
-                for future in begun:
-                    future.cancel()  # nobody asks for them any more
 
-    return results()
+def _submitted(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[Future[Result]]:
+    """Submit the items one by one; an error of taking one is a result, too."""
+    try:
+        for item in items:
+            yield pool.submit(function, item)
+    except Exception as error:
+        failed: Future[Result] = Future()
+        failed.set_exception(error)
+        yield failed
 
 
 def attempt(
