@@ -48,7 +48,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     option("--probabilities", None, probability, metavar="FILE")
     devices = ("auto", "cpu", "cuda", "mps")
     option("--device", "auto", "where to run (%(default)s)", choices=devices)
-    precision = "of the arithmetic; bf16 only where it is faster (%(default)s)"
+    precision = "bf16: for processors with AMX, and GPUs (%(default)s)"
     option("--precision", "fp32", precision, choices=("fp32", "bf16"))
     bands = "red, green and blue of a TIFF or Zarr array (1,2,3)"
     option("--bands", None, bands, type=bigimages.band_numbers, metavar="R,G,B")
@@ -152,42 +152,16 @@ def read(args: argparse.Namespace, job: Job, whole: bool = False) -> Picture:
     return Picture(name, output, source, rgb, truth)
 
 
-def made_with(args: argparse.Namespace) -> dict[str, object]:
-    """Say what a mask depends on beside its image, in plain values."""
-    model = hashlib.sha256(Path(args.model).read_bytes()).hexdigest()
-    return {"model": model, "bands": args.bands, "precision": args.precision}
-
-
-class Work(NamedTuple):
-    """What is to be done."""
-
-    args: argparse.Namespace
-    jobs: list[Job]  # without those that are done
-    is_one: bool  # whether one image is asked for, and not many
-    pictures: Iterator[Picture | Exception]  # or what was wrong with them
-    journal: folders.Journal | None  # of a folder of masks
-
-
-def begin(argv: Sequence[str] | None = None) -> Work:
-    """Read the command line, and begin to read the images in another thread."""
+def begin(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[Job]]:
+    """Read the command line, and list the images and their masks."""
     args = parse_args(argv)
     if not Path(args.model).exists():
         raise cli.InputError(f"{args.model}: no such file (train.py writes it)")
     if args.verify is not None:
         is_array = bigimages.is_zarr(args.verify)
         cli.check_files([args.model] if is_array else [args.verify, args.model], [])
-        return Work(args, [], True, iter(()), None)
-    jobs = plan(args)
-    cluster.begin(args.workers)
-    is_one, journal = len(jobs) == 1, None
-    if is_folder(args.output):
-        journal = folders.Journal(args.output, made_with(args))
-        left = [job for job in jobs if args.overwrite or not journal.is_done(*job)]
-        if len(left) < len(jobs):
-            print(f"{len(jobs) - len(left)} of {len(jobs)} images are done already")
-        jobs = left
-    pictures = cli.ahead(partial(cli.attempt, partial(read, args)), jobs)
-    return Work(args, jobs, is_one, pictures, journal)
+        return args, []
+    return args, plan(args)
 
 
 if __name__ == "__main__":
@@ -248,6 +222,7 @@ class BandedPrediction(NamedTuple):
 def predict_by_bands(
     args: argparse.Namespace,
     client: "cluster.Client | None",
+    key: dict[str, object],
     model: segutils.FCNN,
     looks: light.Looks,
     precision: torch.dtype,
@@ -262,8 +237,7 @@ def predict_by_bands(
     seconds = segutils.seconds_a_tile(adapted, seen, precision)
     forecast = bigimages.forecast(name, source, output, margins, seconds)
     print(forecast, file=sys.stderr)
-    device = str(adapted.conv1.weight.device)
-    key = {**made_with(args), "image": bigimages.identity(name), "device": device}
+    key = {**key, "image": bigimages.identity(name)}
     network = segutils.margins if margins else segutils.segment
     network = partial(network, adapted, precision=precision)
     workers = client if source.in_any_order else None
@@ -344,27 +318,47 @@ def report(outcome: Outcome) -> None:
         print(metrics.score_table(cli.printable(name), {"network": scores}))
 
 
-def load(
-    args: argparse.Namespace,
-) -> tuple[segutils.FCNN, dict[str, Any], torch.dtype]:
-    """Read the model file; gives what else it holds and the precision, too."""
+def made_with(args: argparse.Namespace, device: torch.device) -> dict[str, object]:
+    """Say what a mask depends on beside its image, in plain values."""
+    return {
+        "model": hashlib.sha256(Path(args.model).read_bytes()).hexdigest(),
+        "bands": args.bands,
+        "precision": args.precision,
+        "device": str(device),
+        "PyTorch": torch.__version__,
+    }
+
+
+class Trained(NamedTuple):
+    """What is read from the model file, and what its masks depend on."""
+
+    model: segutils.FCNN
+    looks: light.Looks
+    colours: images.Colours
+    made_with: dict[str, object]
+
+
+def load(args: argparse.Namespace) -> Trained:
+    """Read the model file."""
     device = segutils.choose_device(args.device)
     model, content = segutils.load_model(args.model, device)
-    return model, content, segutils.choose_precision(args.precision, model)
+    key = made_with(args, device)
+    return Trained(model, content["looks"], content["colours"], key)
 
 
 def predict_all(
     args: argparse.Namespace,
     client: "cluster.Client | None",
+    trained: Trained,
     pictures: Iterable[Picture | Exception],
 ) -> Iterator[Outcome | Exception]:
     """Segment and write the pictures; gives for each its outcome or its error."""
-    model, content, precision = load(args)
-    looks, colours = content["looks"], content["colours"]
+    model, looks, colours, key = trained
+    precision = segutils.PRECISIONS[args.precision]
 
     def segment(picture: Picture) -> Prediction | BandedPrediction:
         if picture.rgb is None:
-            return predict_by_bands(args, client, model, looks, precision, picture)
+            return predict_by_bands(args, client, key, model, looks, precision, picture)
         with images.memory_told(picture.name, pixel_bytes(args)):
             return predict(model, looks, precision, bool(args.probabilities), picture)
 
@@ -375,7 +369,7 @@ def predict_all(
 def predict_file(args: argparse.Namespace, job: Job) -> Outcome | Exception:
     """Segment and write one of many pictures, in a worker."""
     picture = cli.attempt(partial(read, args), job)
-    (outcome,) = predict_all(args, None, [picture])
+    (outcome,) = predict_all(args, None, load(args), [picture])
     return outcome
 
 
@@ -408,10 +402,11 @@ def report_all(
 
 def check_machine(args: argparse.Namespace) -> int:
     """Tell whether this machine computes as it should; gives the exit code."""
-    model, content, precision = load(args)
+    model, looks, *_ = load(args)
+    precision = segutils.PRECISIONS[args.precision]
     source = bigimages.open_source(args.verify, args.bands, args.max_pixels)
     rgb = np.ma.getdata(source.read(verify.middle(source.shape)))
-    adapted, _ = light.adapt(model, content["looks"], rgb)
+    adapted, _ = light.adapt(model, looks, rgb)
     found = verify.compare(adapted, rgb, precision)
     shape = rgb.shape[:2]
     device = adapted.conv1.weight.device
@@ -420,23 +415,39 @@ def check_machine(args: argparse.Namespace) -> int:
     return 0 if is_well else 1
 
 
-def finish(work: Work) -> int:
+def left_to_do(
+    args: argparse.Namespace, journal: folders.Journal, jobs: list[Job]
+) -> list[Job]:
+    """Leave out the images whose masks are done."""
+    if args.overwrite or args.gt or args.overlay or args.probabilities:
+        return jobs
+    left = [job for job in jobs if not journal.is_done(*job)]
+    if len(left) < len(jobs):
+        print(f"{len(jobs) - len(left)} of {len(jobs)} images are done already")
+    return left
+
+
+def finish(args: argparse.Namespace, jobs: list[Job]) -> int:
     """Segment the pictures, write and report what is found; give the exit code."""
-    args, jobs, is_one, pictures, journal = work
     if args.verify is not None:
         return check_machine(args)
+    trained, is_one, journal = load(args), len(jobs) == 1, None
+    if is_folder(args.output):
+        journal = folders.Journal(args.output, trained.made_with)
+        jobs = left_to_do(args, journal, jobs)
     with cluster.connected(args.workers, args.scheduler) as client:
         if client is not None and not is_one:
             outcomes = cluster.attempt_all(client, args, jobs)
         else:
-            outcomes = predict_all(args, client, pictures)
+            pictures = cli.ahead(partial(cli.attempt, partial(read, args)), jobs)
+            outcomes = predict_all(args, client, trained, pictures)
         return report_all(jobs, is_one, outcomes, journal)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Segment images, as the command line says."""
-    return finish(begin(argv))
+    return finish(*begin(argv))
 
 
 if __name__ == "__main__":
-    cli.leave(cli.run(finish, begun))
+    cli.leave(cli.run(finish, *begun))

@@ -9,7 +9,7 @@ The network      FCNN, Folded, Graphed, input_span, HALO, RECEPTIVE_RADIUS
 The tiler        Span, Tile, spans, tiles
 Prediction       cut, tile_margins, margins, probabilities, sigmoid, segment
 The model file   save_model, load_model
-The device       choose_device, choose_precision
+The device       choose_device, PRECISIONS
 
 Images are (H, W, 3) uint8, masks (H, W) uint8: 0 or 1. The *margin* of a pixel is the
 logit of class 1 less that of class 0: positive for class 1.
@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from cli import InputError, PathLike, ahead, check_input, warn, whole_file
+from cli import InputError, PathLike, ahead, check_input, whole_file
 from images import Colours
 
 
@@ -832,6 +832,8 @@ def _are_looks(looks: Any) -> bool:
 
 # ------------------------------------------------------------------ the device
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}  # of the convolutions
+
 
 def choose_device(name: str) -> torch.device:
     """Find the device to run on, and make its arithmetic plain and repeatable.
@@ -865,39 +867,3 @@ def choose_device(name: str) -> torch.device:
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = True
     return torch.device(name)
-
-
-def choose_precision(name: str, model: FCNN) -> torch.dtype:
-    """Find what the convolutions compute in.
-
-    On some processors bf16 is twice as fast as float32, on others half as fast, and
-    what a processor says it can do does not tell which: some tiles are timed.
-
-    Parameters
-    ----------
-    name : {"fp32", "bf16"}
-        What is wanted.
-    model : FCNN
-        The network, on the device that it is to run on.
-
-    Returns
-    -------
-    torch.dtype
-        float32, or bfloat16 where it is wanted and faster; otherwise a line on stderr
-        says that it is not.
-    """
-    if name == "fp32":
-        return torch.float32
-    blank = np.zeros((MAX_SIDE, MAX_SIDE, 3), np.uint8)
-    pieces = cut(blank, tiles(MAX_SIDE, MAX_SIDE)) * 4
-    fp32, bf16 = (
-        min(seconds_a_tile(model, pieces, precision) for _ in range(3))
-        for precision in (torch.float32, torch.bfloat16)
-    )
-    if bf16 < fp32:
-        return torch.bfloat16
-    warn(
-        f"--precision bf16: {bf16 / fp32:.1f} times as slow as fp32 on this processor "
-        "(fp32 is used)"
-    )
-    return torch.float32

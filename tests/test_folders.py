@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 from PIL import Image
 
@@ -67,8 +68,11 @@ def test_what_is_done_is_skipped(photos, capsys):
     assert same == ["masks/deep/b.png", "masks/deep/er/c.png"]
 
 
-@pytest.mark.parametrize("changed", ["model", "option", "overwrite", "mask"])
-def test_masks_of_something_else_are_made_again(photos, capsys, changed):
+CHANGES = ["model", "option", "overwrite", "mask", "device", "PyTorch"]
+
+
+@pytest.mark.parametrize("changed", CHANGES)
+def test_masks_of_something_else_are_made_again(photos, monkeypatch, changed):
     assert run() == 0
     before = masks()
     more = []
@@ -78,12 +82,46 @@ def test_masks_of_something_else_are_made_again(photos, capsys, changed):
         more = ["--precision", "bf16"]
     elif changed == "overwrite":
         more = ["--overwrite"]
+    elif changed == "device":
+        same = torch.device("cpu", 0)  # under another name
+        monkeypatch.setattr(segutils, "choose_device", lambda name: same)
+    elif changed == "PyTorch":
+        monkeypatch.setattr(torch, "__version__", "0.0")
     else:
         for name in before:
             Path(name).write_bytes(b"something else")
     assert run(*more) == 0
     assert all(masks()[name] != before[name] for name in before)
     assert all(images.read_rgb(name).shape == (40, 50, 3) for name in before)
+
+
+def test_the_precision_asked_for_is_used(photos, monkeypatch, capsys):
+    used, plain = [], segutils.segment
+
+    def segment(model, rgb, precision, **more):
+        used.append(precision)
+        return plain(model, rgb, precision, **more)
+
+    monkeypatch.setattr(segutils, "segment", segment)
+    for name in segutils.PRECISIONS:
+        assert run("--precision", name) == 0
+    assert used == [torch.float32] * 4 + [torch.bfloat16] * 4
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [("gt", "gt.png"), ("overlay", "o.png"), ("probabilities", "p.tif")],
+)
+def test_what_a_journal_does_not_know_is_made(photos, capsys, option, name):
+    images.write_rgb("gt.png", np.tile(np.uint8([[[0]], [[255]]]), (20, 50, 3)))
+    arguments = ["photos/a.png", "--output", "masks"]
+    assert cli.run(lambda: predict.main(arguments)) == 0
+    assert cli.run(lambda: predict.main([*arguments, f"--{option}", name])) == 0
+    assert Path(name).exists()
+    said = capsys.readouterr().out
+    assert "done already" not in said
+    assert ("accuracy" in said) == (option == "gt")
 
 
 def test_a_journal_that_was_cut_off_is_no_fault(photos):

@@ -1,6 +1,6 @@
 import pickle
 import platform
-from itertools import cycle, product
+from itertools import product
 
 import numpy as np
 import pytest
@@ -478,30 +478,6 @@ def test_device_that_is_not_there_is_refused(monkeypatch):
     assert segutils.choose_device("cpu").type == "cpu"
     assert segutils.choose_device("auto").type == "cpu"
     assert torch.backends.cudnn.deterministic
-
-
-@pytest.mark.parametrize("bf16", [0.5, 2.0])
-def test_bf16_is_used_where_it_is_faster(model, monkeypatch, capsys, bf16):
-    # The least of three counts: one of them may have been disturbed.
-    seconds = {torch.float32: [9, 2, 9], torch.bfloat16: [2 * bf16, 9, 9]}
-    seconds = {precision: cycle(found) for precision, found in seconds.items()}
-    timed = []
-
-    def timer(network, pieces, precision):
-        assert network is model
-        timed.append([pixels.shape for _, pixels in pieces])
-        return next(seconds[precision])
-
-    monkeypatch.setattr(segutils, "seconds_a_tile", timer)
-    assert segutils.choose_precision("fp32", model) == torch.float32
-    assert capsys.readouterr().err == ""
-    chosen = segutils.choose_precision("bf16", model)
-    said = capsys.readouterr().err
-    assert (chosen == torch.bfloat16) == (bf16 < 1) == (said == "")
-    if said:
-        line = "2.0 times as slow as fp32 on this processor (fp32 is used)\n"
-        assert said == f"warning: --precision bf16: {line}"
-    assert timed == [[(256, 256, 3)] * 4] * 6
 
 
 # ------------------------------------------------------------------ its parts alone
