@@ -172,7 +172,9 @@ def check_input(path: PathLike) -> None:
 
 
 def check_files(
-    inputs: Sequence[PathLike], outputs: Iterable[tuple[PathLike, Sequence[str]]]
+    inputs: Sequence[PathLike],
+    outputs: Iterable[tuple[PathLike, Sequence[str]]],
+    tree: PathLike | None = None,
 ) -> None:
     """Refuse files that could not be read or written, before any work is done.
 
@@ -183,13 +185,16 @@ def check_files(
     outputs : iterable of (str or Path, sequence of str)
         The files that are to be written, each with the suffixes it may have, such as
         ``(".jpg", ".png")``.
+    tree : str or Path, optional
+        A folder below which folders may be missing: they are made when a file in them
+        is written.
 
     Raises
     ------
     InputError
         An input is missing or no ordinary file; an output's suffix is unknown, its
         name is a folder's, its folder is missing or cannot be written, or it is also
-        an input or another output.
+        an input or another output, or lies below one.
     """
     for path in inputs:
         check_input(path)
@@ -206,13 +211,20 @@ def check_files(
         if place in taken:
             raise InputError(f"{path}: would overwrite {taken[place]} (rename one)")
         taken[place] = "another output of that name"
-        _check_writable(path)
+        _check_writable(path, tree)
+    for place in taken:
+        for folder in map(str, Path(place).parents):
+            if folder in taken:
+                raise InputError(f"{place}: lies below the output {folder} (rename it)")
 
 
-def _check_writable(path: Path) -> None:
+def _check_writable(path: Path, tree: PathLike | None) -> None:
+    folder = path.parent
+    if tree is not None and Path(tree) in path.parents:
+        folder = next(parent for parent in path.parents if os.path.lexists(parent))
     try:
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: the folder {path.parent} is missing (make it)")
+        if not folder.is_dir():
+            raise InputError(f"{path}: the folder {folder} is missing (make it)")
         with suppress(FileNotFoundError):
             mode = os.stat(path).st_mode
             if stat.S_ISDIR(mode):
@@ -221,7 +233,7 @@ def _check_writable(path: Path) -> None:
             elif not stat.S_ISREG(mode):
                 raise InputError(f"{path}: is no ordinary file (use another name)")
         # Asking the permissions is not enough: a read-only disk answers yes.
-        with _new_file_beside(Path(os.path.realpath(path))):
+        with _new_file_beside(Path(os.path.realpath(folder / path.name))):
             pass
     except OSError as error:
         raise _cannot_be_written(path, error) from error

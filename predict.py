@@ -87,7 +87,7 @@ def pair(args: argparse.Namespace) -> list[Job]:
 
 
 def check_outputs(args: argparse.Namespace, jobs: list[Job]) -> None:
-    """Refuse files that could not be read or written; make the masks' folders."""
+    """Refuse files that could not be read or written."""
     suffixes: Sequence[str] = (*images.WRITE_SUFFIXES, bigimages.ZARR)
     outputs: list[tuple[cli.PathLike, Sequence[str]]]
     outputs = [(mask, suffixes) for _, mask in jobs]
@@ -95,14 +95,12 @@ def check_outputs(args: argparse.Namespace, jobs: list[Job]) -> None:
         outputs.append((args.overlay, images.WRITE_SUFFIXES))
     if args.probabilities:
         outputs.append((args.probabilities, images.PROBABILITY_SUFFIXES))
-    for _, mask in jobs:
-        if Path(args.output) in mask.parents:  # of a folder's tree
-            mask.parent.mkdir(parents=True, exist_ok=True)
     if bigimages.is_zarr_name(args.output):
         bigimages.check_zarr(args.output)
     arrays = [image for image, _ in jobs if bigimages.is_zarr(image)]
     files = [image for image, _ in jobs if image not in arrays]
-    cli.check_files([*files, args.model, *filter(None, [args.gt])], outputs)
+    inputs = [*files, args.model, *filter(None, [args.gt])]
+    cli.check_files(inputs, outputs, tree=args.output)
     for output, _ in outputs:
         bigimages.check_apart(output, arrays)
 
@@ -357,6 +355,7 @@ def predict_all(
     precision = segutils.PRECISIONS[args.precision]
 
     def segment(picture: Picture) -> Prediction | BandedPrediction:
+        picture.output.parent.mkdir(parents=True, exist_ok=True)
         if picture.rgb is None:
             return predict_by_bands(args, client, key, model, looks, precision, picture)
         with images.memory_told(picture.name, pixel_bytes(args)):

@@ -1,3 +1,5 @@
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +164,32 @@ def test_two_images_of_one_mask_are_refused(photos, capsys):
     assert (
         "a.png: would overwrite another output of that name" in capsys.readouterr().err
     )
+    assert not list(Path("masks").iterdir())
+
+
+def test_a_file_in_the_way_of_a_folder_is_told_before_any_work(photos, capsys):
+    Path("masks/deep").touch()
+    assert run() == 2
+    assert "b.png: the folder masks/deep is missing" in capsys.readouterr().err
+    assert os.listdir("masks") == ["deep"]
+
+
+def test_a_mask_in_the_way_of_a_folder_is_told_before_any_work(photos, capsys):
+    Path("more/a.png").mkdir(parents=True)
+    shutil.copy("photos/d.bmp", "more/a.png/d.bmp")
+    assert cli.run(lambda: predict.main(["photos", "more", "--output", "masks"])) == 2
+    assert "masks/a.png/d.png: lies below the output " in capsys.readouterr().err
+    assert not list(Path("masks").iterdir())
+
+
+def test_folders_are_made_only_for_masks(photos):
+    Path("photos/bad").mkdir()
+    Path("photos/bad/a.png").write_bytes(b"no image")
+    assert run() == 1
+    assert {path.name for path in Path("masks").iterdir()} == {
+        folders.JOURNAL,
+        *("a.png", "d.png", "deep"),
+    }
 
 
 def test_a_folder_without_images_is_told(photos, capsys):
