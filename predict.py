@@ -107,8 +107,7 @@ def check_outputs(args: argparse.Namespace, jobs: list[Job]) -> None:
 
 def plan(args: argparse.Namespace) -> list[Job]:
     """Pair each image with its mask file, and refuse what could not be written."""
-    if args.workers is not None and args.workers < 1:
-        raise cli.InputError(f"--workers {args.workers}: at least 1 is needed")
+    cluster.check(args.workers, args.scheduler)
     if "" in (*args.images, args.output, args.gt, args.overlay, args.probabilities):
         raise cli.InputError("an empty name is no file's (leave the option out)")
     jobs = pair(args)
@@ -219,7 +218,6 @@ class BandedPrediction(NamedTuple):
 
 def predict_by_bands(
     args: argparse.Namespace,
-    client: "cluster.Client | None",
     key: dict[str, object],
     model: segutils.FCNN,
     looks: light.Looks,
@@ -229,25 +227,28 @@ def predict_by_bands(
     """Segment a picture that is not held in memory."""
     bigimages.return_memory()
     name, output, source, *_ = picture
+    identity = bigimages.identity(name)
     seen = source.cut(light.glimpse(*source.shape))
     adapted, its_light = light.adapt_to(model, looks, seen)
     margins = bool(args.probabilities)
     seconds = segutils.seconds_a_tile(adapted, seen, precision)
     forecast = bigimages.forecast(name, source, output, margins, seconds)
     print(forecast, file=sys.stderr)
-    key = {**key, "image": bigimages.identity(name)}
+    key = {**key, "image": identity}
     network = segutils.margins if margins else segutils.segment
     network = partial(network, adapted, precision=precision)
-    workers = client if source.in_any_order else None
-    store = bigimages.Store(output, key, source.shape, margins, args.overwrite)
-    try:
-        if workers:
-            cluster.fill(workers, store, name, args.bands, network, segutils.HALO)
-        else:
-            store.fill(source, network, segutils.HALO)
-    except BaseException:
-        store.lock.close()  # this process, too, may go on with it
-        raise
+    shared = (args.workers, args.scheduler) if source.in_any_order else (None, None)
+    with cluster.connected(*shared) as client:
+        store = bigimages.Store(output, key, source.shape, margins, args.overwrite)
+        try:
+            if client:
+                image = name, identity, args.bands
+                cluster.fill(client, store, *image, network, segutils.HALO)
+            else:
+                store.fill(source, network, segutils.HALO)
+        except BaseException:
+            store.lock.close()  # this process, too, may go on with it
+            raise
     warning = light.warning(looks, its_light, light.known_pixels(seen))
     return BandedPrediction(picture, store, warning)
 
@@ -344,9 +345,11 @@ def load(args: argparse.Namespace) -> Trained:
     return Trained(model, content["looks"], content["colours"], key)
 
 
+NOT_SHARED = "segmented by one process (workers share large TIFFs and Zarr arrays)"
+
+
 def predict_all(
     args: argparse.Namespace,
-    client: "cluster.Client | None",
     trained: Trained,
     pictures: Iterable[Picture | Exception],
 ) -> Iterator[Outcome | Exception]:
@@ -356,8 +359,11 @@ def predict_all(
 
     def segment(picture: Picture) -> Prediction | BandedPrediction:
         picture.output.parent.mkdir(parents=True, exist_ok=True)
+        is_shared = picture.rgb is None and picture.source.in_any_order
+        if (args.workers or args.scheduler) and not is_shared:
+            cli.warn(f"{picture.name}: {NOT_SHARED}")
         if picture.rgb is None:
-            return predict_by_bands(args, client, key, model, looks, precision, picture)
+            return predict_by_bands(args, key, model, looks, precision, picture)
         with images.memory_told(picture.name, pixel_bytes(args)):
             return predict(model, looks, precision, bool(args.probabilities), picture)
 
@@ -365,24 +371,25 @@ def predict_all(
     return cli.ahead(partial(cli.attempt, partial(write, args, colours)), found)
 
 
-def predict_file(args: argparse.Namespace, job: Job) -> Outcome | Exception:
+def predict_file(
+    args: argparse.Namespace, trained: Trained, job: Job
+) -> Outcome | Exception:
     """Segment and write one of many pictures, in a worker."""
     picture = cli.attempt(partial(read, args), job)
-    (outcome,) = predict_all(args, None, load(args), [picture])
+    (outcome,) = predict_all(args, trained, [picture])
     return outcome
 
 
 def report_all(
-    jobs: list[Job],
+    outcomes: Iterable[tuple[Job, Outcome | Exception]],
+    count: int,
     is_one: bool,
-    outcomes: Iterable[Outcome | Exception],
     journal: folders.Journal | None,
 ) -> int:
     """Report the outcomes as they come, and what failed at the end; give the code."""
     shown = {"unit": "image", "disable": True if is_one else None}
     failed = []
-    pairs = zip(jobs, outcomes, strict=True)
-    for job, outcome in tqdm(pairs, total=len(jobs), **shown):
+    for job, outcome in tqdm(outcomes, total=count, **shown):
         if isinstance(outcome, Exception):
             failed.append(outcome)
             continue
@@ -395,7 +402,7 @@ def report_all(
     for error in failed:
         cli.complain(error)
     if failed:
-        print(f"{len(failed)} of {len(jobs)} images failed", file=sys.stderr)
+        print(f"{len(failed)} of {count} images failed", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -434,13 +441,14 @@ def finish(args: argparse.Namespace, jobs: list[Job]) -> int:
     if is_folder(args.output):
         journal = folders.Journal(args.output, trained.made_with)
         jobs = left_to_do(args, journal, jobs)
-    with cluster.connected(args.workers, args.scheduler) as client:
-        if client is not None and not is_one:
-            outcomes = cluster.attempt_all(client, args, jobs)
+    shared = (args.workers, args.scheduler) if len(jobs) > 1 else (None, None)
+    with cluster.connected(*shared) as client:
+        if client:
+            found = cluster.attempt_all(client, args, trained, jobs)
         else:
             pictures = cli.ahead(partial(cli.attempt, partial(read, args)), jobs)
-            outcomes = predict_all(args, client, trained, pictures)
-        return report_all(jobs, is_one, outcomes, journal)
+            found = zip(jobs, predict_all(args, trained, pictures), strict=True)
+        return report_all(found, len(jobs), is_one, journal)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
