@@ -437,7 +437,7 @@ def begin(first: Callable[[], Result]) -> Result:
     Parameters
     ----------
     first : callable
-        Reads the command line, and may start what can go on during the imports.
+        Reads the command line.
 
     Returns
     -------

@@ -345,7 +345,7 @@ def load(args: argparse.Namespace) -> Trained:
     return Trained(model, content["looks"], content["colours"], key)
 
 
-NOT_SHARED = "segmented by one process (workers share large TIFFs and Zarr arrays)"
+NOT_SHARED = "segmented by one process (workers share maps, large TIFFs and arrays)"
 
 
 def predict_all(
