@@ -14,9 +14,8 @@ import stat
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, TypeVar
@@ -173,7 +172,9 @@ def check_input(path: PathLike) -> None:
 
 
 def check_files(
-    inputs: Sequence[PathLike], outputs: Iterable[tuple[PathLike, Sequence[str]]]
+    inputs: Sequence[PathLike],
+    outputs: Iterable[tuple[PathLike, Sequence[str]]],
+    tree: PathLike | None = None,
 ) -> None:
     """Refuse files that could not be read or written, before any work is done.
 
@@ -184,13 +185,16 @@ def check_files(
     outputs : iterable of (str or Path, sequence of str)
         The files that are to be written, each with the suffixes it may have, such as
         ``(".jpg", ".png")``.
+    tree : str or Path, optional
+        A folder below which folders may be missing: they are made when a file in them
+        is written.
 
     Raises
     ------
     InputError
         An input is missing or no ordinary file; an output's suffix is unknown, its
         name is a folder's, its folder is missing or cannot be written, or it is also
-        an input or another output.
+        an input or another output, or lies below one.
     """
     for path in inputs:
         check_input(path)
@@ -207,13 +211,20 @@ def check_files(
         if place in taken:
             raise InputError(f"{path}: would overwrite {taken[place]} (rename one)")
         taken[place] = "another output of that name"
-        _check_writable(path)
+        _check_writable(path, tree)
+    for place in taken:
+        for folder in map(str, Path(place).parents):
+            if folder in taken:
+                raise InputError(f"{place}: lies below the output {folder} (rename it)")
 
 
-def _check_writable(path: Path) -> None:
+def _check_writable(path: Path, tree: PathLike | None) -> None:
+    folder = path.parent
+    if tree is not None and Path(tree) in path.parents:
+        folder = next(parent for parent in path.parents if os.path.lexists(parent))
     try:
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: the folder {path.parent} is missing (make it)")
+        if not folder.is_dir():
+            raise InputError(f"{path}: the folder {folder} is missing (make it)")
         with suppress(FileNotFoundError):
             mode = os.stat(path).st_mode
             if stat.S_ISDIR(mode):
@@ -222,7 +233,7 @@ def _check_writable(path: Path) -> None:
             elif not stat.S_ISREG(mode):
                 raise InputError(f"{path}: is no ordinary file (use another name)")
         # Asking the permissions is not enough: a read-only disk answers yes.
-        with _new_file_beside(Path(os.path.realpath(path))):
+        with _new_file_beside(Path(os.path.realpath(folder / path.name))):
             pass
     except OSError as error:
         raise _cannot_be_written(path, error) from error
@@ -235,9 +246,10 @@ def ahead(
     waiting: int = 1,
     initializer: Callable[[], object] | None = None,
 ) -> Iterator[Result]:
-    """Apply a function to items in threads, before the results are asked for.
+    """Apply a function to items in threads, ahead of the result that is asked for.
 
-    The first items are begun at once, the others as results are taken.
+    Nothing is begun before the first result is asked for. Where taking an item fails,
+    the results of the items before it come first.
 
     Parameters
     ----------
@@ -252,37 +264,35 @@ def ahead(
     initializer : callable, optional
         What each thread does first.
 
-    Returns
-    -------
-    iterator
+    Yields
+    ------
+    object
         The results, in the order of the items.
     """
-    items = iter(items)
     pool = ThreadPoolExecutor(threads, initializer=initializer)
-    begun = deque(pool.submit(function, item) for item in islice(items, waiting))
+    begun: deque[Future[Result]] = deque()
+    try:
+        for future in _submitted(pool, function, items):
+            begun.append(future)
+            if len(begun) > waiting:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    def results() -> Iterator[Result]:
-        with pool:
-            try:
-                failed = None
-                while True:
-                    try:
-                        begun.append(pool.submit(function, next(items)))
-                    except StopIteration:
-                        break
-                    except Exception as error:  # of an item; those begun are given
-                        failed = error
-                        break
-                    yield begun.popleft().result()
-                while begun:
-                    yield begun.popleft().result()
-                if failed:
-                    raise failed
-            finally:
-                for future in begun:
-                    future.cancel()  # nobody asks for them any more
 
-    return results()
+def _submitted(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[Future[Result]]:
+    """Submit the items one by one; an error of taking one is a result, too."""
+    try:
+        for item in items:
+            yield pool.submit(function, item)
+    except Exception as error:
+        failed: Future[Result] = Future()
+        failed.set_exception(error)
+        yield failed
 
 
 def attempt(
@@ -427,7 +437,7 @@ def begin(first: Callable[[], Result]) -> Result:
     Parameters
     ----------
     first : callable
-        Reads the command line, and may start what can go on during the imports.
+        Reads the command line.
 
     Returns
     -------

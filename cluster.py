@@ -7,7 +7,7 @@ a run that is started again goes on where the last one stopped.
 
 Contents
 --------
-The workers     begin, connected
+The workers     check, connected
 A huge image    blocks, fill
 A folder        attempt_all
 """
@@ -19,11 +19,10 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache, partial
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from itertools import product
 from multiprocessing import forkserver, resource_tracker
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bigimages
@@ -32,9 +31,9 @@ from images import Block
 
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
-    from predict import Outcome
+    from predict import Job, Outcome, Trained
 
 
 RETRIES = 2  # of a block that failed, on another worker
@@ -45,24 +44,29 @@ LOADED = ["torch", "distributed", "distributed.nanny", "rasterio", "zarr"]
 # ------------------------------------------------------------------ the workers
 
 
-def begin(workers: int | None) -> None:
-    """Begin to load what workers need, in a process that they are then forked from.
-
-    Loaded by each worker for itself, it would take all cores for seconds.
+def check(workers: int | None, scheduler: str | None) -> None:
+    """Refuse workers that could not be started or found, before any work is done.
 
     Parameters
     ----------
     workers : int or None
-        How many there will be on this machine.
+        How many are to be started on this machine.
+    scheduler : str or None
+        The address of a scheduler that has workers.
+
+    Raises
+    ------
+    InputError
+        Fewer than one is asked for, or both kinds, or Dask is not installed.
     """
-    if workers and _can_fork():
-        multiprocessing.set_forkserver_preload(LOADED)
-        with _deaf_to_interrupts():
-            forkserver.ensure_running()
-
-
-def _can_fork() -> bool:
-    return "forkserver" in multiprocessing.get_all_start_methods()  # not on Windows
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers {workers}: at least 1 is needed")
+    if workers and scheduler:
+        raise InputError(
+            f"--workers {workers}: --scheduler has workers of its own (leave one out)"
+        )
+    if (workers or scheduler) and importlib.util.find_spec("distributed") is None:
+        raise InputError(f"--workers, --scheduler: need dask ({HINT})")
 
 
 @contextmanager
@@ -72,58 +76,72 @@ def connected(workers: int | None, scheduler: str | None) -> Iterator["Client | 
     Parameters
     ----------
     workers : int or None
-        How many to start here.
+        How many to start here, where there is no scheduler.
     scheduler : str or None
         The address of a scheduler that has workers, such as ``tcp://10.0.0.1:8786``.
 
     Yields
     ------
     distributed.Client or None
-        The workers; nothing where neither is asked for.
+        The workers, of which those that were started here end with the block; None
+        where neither is asked for.
 
     Raises
     ------
     InputError
-        Dask is not installed, or the scheduler does not answer.
+        The workers cannot be started, or the scheduler does not answer.
     """
     if not (workers or scheduler):
         yield None
         return
-    if importlib.util.find_spec("distributed") is None:
-        raise InputError(f"--workers, --scheduler: need dask ({HINT})")
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
     from distributed.gc import disable_gc_diagnosis
 
     # Looking at what a worker does every 10 ms costs it a twentieth of its time.
     dask.config.set({"distributed.worker.profile.enabled": False})
-    if _can_fork():
-        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
-    begin(workers)  # where that was not done early
     # Its own words on a lost scheduler are a traceback; `_told` has one line for it.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
-    try:
-        if scheduler:
-            client = Client(scheduler, timeout=PATIENCE)
-        else:
-            with _deaf_to_interrupts():
-                cluster = LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    dashboard_address=":0",
-                    silence_logs=logging.CRITICAL,
-                )
-            client = Client(cluster)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--scheduler {scheduler}: does not answer") from error
-    disable_gc_diagnosis(force=True)  # a Ctrl-C that falls into it would be lost
-    print(f"dashboard: {client.dashboard_link}", file=sys.stderr)
-    try:
+    with ExitStack() as opened:
+        try:
+            if scheduler:
+                client = Client(scheduler, timeout=PATIENCE)
+            else:
+                cluster = opened.enter_context(closing(_local_cluster(workers)))
+                client = Client(cluster)
+        except (OSError, ValueError, RuntimeError) as error:
+            if scheduler:
+                raise InputError(f"--scheduler {scheduler}: does not answer") from error
+            reason = error.__cause__ or error
+            raise InputError(f"--workers {workers}: cannot start ({reason})") from error
+        opened.callback(client.close)
+        disable_gc_diagnosis(force=True)  # a Ctrl-C that falls into it would be lost
+        print(f"dashboard: {client.dashboard_link}", file=sys.stderr)
         yield client
-    finally:
-        client.close()
-        if not scheduler:
-            cluster.close()
+
+
+def _local_cluster(workers: int | None) -> "LocalCluster":
+    """Start workers on this machine."""
+    import dask
+    from distributed import LocalCluster
+
+    with _deaf_to_interrupts():
+        if _can_fork():
+            # They are forked from a process that has loaded what they need: loaded by
+            # each for itself, it would take all cores for seconds.
+            multiprocessing.set_forkserver_preload(LOADED)
+            forkserver.ensure_running()
+            dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address=":0",
+            silence_logs=logging.CRITICAL,
+        )
+
+
+def _can_fork() -> bool:
+    return "forkserver" in multiprocessing.get_all_start_methods()  # not on Windows
 
 
 @contextmanager
@@ -200,6 +218,7 @@ def fill(
     client: "Client",
     store: bigimages.Store,
     image: str,
+    identity: list[str | int],
     channels: Sequence[int] | None,
     network: bigimages.Network,
     halo: int,
@@ -214,17 +233,26 @@ def fill(
         Where the results go; the workers reach its folder by the same name.
     image : str
         The image's file; the workers reach it by the same name.
+    identity : list
+        What `bigimages.identity` said of the image when the command began.
     channels : list of int or None
         Its bands, as for `bigimages.open_source`.
     network : callable
         Gives the values of pixels, (h, w, 3) uint8; it is sent to the workers.
     halo : int
         Pixels that the network must see around a block.
+
+    Raises
+    ------
+    InputError
+        The image was changed or replaced since the command began, or a worker was lost
+        for good.
     """
     from distributed import as_completed
 
     missing = store.missing(blocks(store.array.shape))
-    segment = partial(_segment_block, str(store.folder), image, channels, network, halo)
+    folder = str(store.folder)
+    segment = partial(_segment_block, folder, image, identity, channels, network, halo)
     with _told(client), store.progress(len(missing), "block") as bar:
         futures = client.map(segment, missing, retries=RETRIES, pure=False)
         for future in as_completed(futures):
@@ -235,6 +263,7 @@ def fill(
 def _segment_block(
     folder: str,
     image: str,
+    identity: list[str | int],
     channels: Sequence[int] | None,
     network: bigimages.Network,
     halo: int,
@@ -242,15 +271,13 @@ def _segment_block(
 ) -> None:
     """Segment a block in a worker, and write its chunks."""
     _prepare()
-    source = _opened(image, channels and tuple(channels))
-    array = bigimages.open_array(folder)
+    # Opened anew for each block: a worker outlives a run, and the file may change.
+    source = bigimages.open_source(image, channels, sys.maxsize)
     seen = bigimages.read_with_halo(source, halo, block)
+    if bigimages.identity(image) != identity:
+        raise InputError(f"{image}: changed while it was read (start again)")
+    array = bigimages.open_array(folder)
     array[block.slices] = bigimages.block_values(network, array.fill_value, *seen)
-
-
-@lru_cache(maxsize=1)
-def _opened(image: str, channels: tuple[int, ...] | None) -> bigimages.Source:
-    return bigimages.open_source(image, channels, sys.maxsize)
 
 
 def _prepare() -> None:
@@ -266,8 +293,11 @@ def _prepare() -> None:
 
 
 def attempt_all(
-    client: "Client", args: argparse.Namespace, jobs: Sequence[tuple[str, Path]]
-) -> Iterator["Outcome | Exception"]:
+    client: "Client",
+    args: argparse.Namespace,
+    trained: "Trained",
+    jobs: Sequence["Job"],
+) -> Iterator[tuple["Job", "Outcome | Exception"]]:
     """Segment many files, each whole by one worker.
 
     Parameters
@@ -276,24 +306,33 @@ def attempt_all(
         The workers.
     args : argparse.Namespace
         The options of predict.py.
+    trained : predict.Trained
+        The network; it is sent to the workers.
     jobs : list of (str, Path)
         The images and their masks; the workers reach them by the same names.
 
     Yields
     ------
-    object
-        For each job in turn what `predict.predict_file` gives, or its error.
+    job : (str, Path)
+        An image and its mask, in the order in which they are done.
+    outcome : object
+        What `predict.predict_file` gives of it, or its error.
     """
-    segment = partial(_predict_file, args)
+    from distributed import as_completed
+
+    alone = argparse.Namespace(**{**vars(args), "workers": None, "scheduler": None})
+    # As a plain tuple: of a script's own class a worker knows nothing.
+    segment = partial(_predict_file, alone, tuple(trained))
     with _told(client):
-        for future in client.map(segment, jobs, retries=RETRIES, pure=False):
+        futures = client.map(segment, jobs, retries=RETRIES, pure=False)
+        for future in as_completed(futures):
             yield future.result()
 
 
 def _predict_file(
-    args: argparse.Namespace, job: tuple[str, Path]
-) -> "Outcome | Exception":
+    args: argparse.Namespace, trained: tuple, job: "Job"
+) -> tuple["Job", "Outcome | Exception"]:
     import predict
 
     _prepare()
-    return predict.predict_file(args, job)
+    return job, predict.predict_file(args, predict.Trained(*trained), job)

@@ -10,6 +10,7 @@ import glob
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
@@ -21,14 +22,17 @@ from cli import InputError, PathLike
 JOURNAL = ".predictions.jsonl"  # in the folder of the masks
 
 
-def expand(names: Iterable[str]) -> list[tuple[str, Path]]:
-    """List the images that are named, those in folders and below them too.
+def expand(names: Iterable[str], output: PathLike) -> list[tuple[str, Path]]:
+    """List the images that are named, and those in the folders that are named.
 
     Parameters
     ----------
     names : sequence of str
-        Files, folders, and patterns such as ``photos/**/*.jpg``, which a shell may have
-        left as they are.
+        Files, folders, and patterns such as ``photos/**/*.jpg``, which the shell may
+        not have expanded.
+    output : str or Path
+        The folder of the masks. Where it lies in a named folder, the files in it are
+        masks of an earlier run, and are left out.
 
     Returns
     -------
@@ -53,7 +57,9 @@ def expand(names: Iterable[str]) -> list[tuple[str, Path]]:
             continue
         else:
             folder, paths = Path(name), list(Path(name).rglob("*"))
-        inside = [path for path in sorted(paths) if _is_image(path)]
+        if _is_below(output, folder):
+            paths = [path for path in paths if not _is_below(path, output)]
+        inside = [path for path in sorted(paths) if _is_image(path, folder)]
         if not inside:
             known = ", ".join(images.READ_SUFFIXES)
             holds = "matches" if _is_pattern(name) else "holds"
@@ -66,9 +72,16 @@ def _is_pattern(name: str) -> bool:
     return any(character in name for character in "*?[")
 
 
-def _is_image(path: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.parts if part not in (".", ".."))
-    return path.suffix.lower() in images.READ_SUFFIXES and path.is_file() and not hidden
+def _is_below(path: PathLike, folder: PathLike) -> bool:
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
+
+
+def _is_image(path: Path, folder: Path) -> bool:
+    """Tell whether a path in a folder is an image, and hidden nowhere below it."""
+    parts = path.relative_to(folder).parts
+    is_hidden = any(part.startswith(".") and part != ".." for part in parts)
+    known = path.suffix.lower() in images.READ_SUFFIXES
+    return known and not is_hidden and path.is_file()
 
 
 class Journal:
@@ -89,12 +102,11 @@ class Journal:
         self.key = key
         self.known: dict[str, dict[str, object]] = {}
         if self.path.exists():
-            for line in self.path.read_text().splitlines():
-                try:
+            for line in self.path.read_bytes().splitlines():
+                # A line may be damaged, or cut off where a run was killed.
+                with suppress(ValueError, TypeError, KeyError):
                     entry = json.loads(line)
                     self.known[entry["mask"]] = entry
-                except (ValueError, TypeError, KeyError):  # cut off where a run died
-                    continue
 
     def _entry(self, image: PathLike, mask: PathLike) -> dict[str, object]:
         made_of = digest([identity(image), self.key])
@@ -129,4 +141,5 @@ class Journal:
             The two files.
         """
         with open(self.path, "a") as file:
-            file.write(json.dumps(self._entry(image, mask)) + "\n")
+            # In a line of its own, even after one that was cut off.
+            file.write("\n" + json.dumps(self._entry(image, mask)))

@@ -48,7 +48,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     option("--probabilities", None, probability, metavar="FILE")
     devices = ("auto", "cpu", "cuda", "mps")
     option("--device", "auto", "where to run (%(default)s)", choices=devices)
-    precision = "of the arithmetic; bf16 only where it is faster (%(default)s)"
+    precision = "bf16: for processors with AMX, and GPUs (%(default)s)"
     option("--precision", "fp32", precision, choices=("fp32", "bf16"))
     bands = "red, green and blue of a TIFF or Zarr array (1,2,3)"
     option("--bands", None, bands, type=bigimages.band_numbers, metavar="R,G,B")
@@ -73,7 +73,8 @@ def is_folder(output: str) -> bool:
 
 def pair(args: argparse.Namespace) -> list[Job]:
     """Pair each image with its mask file."""
-    found = folders.expand(args.images)  # of (image, its place in its folder)
+    # Pairs of an image and its place in its folder.
+    found = folders.expand(args.images, args.output)
     if is_folder(args.output):
         folder = Path(args.output)
         return [(name, folder / place.with_suffix(".png")) for name, place in found]
@@ -86,7 +87,7 @@ def pair(args: argparse.Namespace) -> list[Job]:
 
 
 def check_outputs(args: argparse.Namespace, jobs: list[Job]) -> None:
-    """Refuse files that could not be read or written; make the masks' folders."""
+    """Refuse files that could not be read or written."""
     suffixes: Sequence[str] = (*images.WRITE_SUFFIXES, bigimages.ZARR)
     outputs: list[tuple[cli.PathLike, Sequence[str]]]
     outputs = [(mask, suffixes) for _, mask in jobs]
@@ -94,22 +95,19 @@ def check_outputs(args: argparse.Namespace, jobs: list[Job]) -> None:
         outputs.append((args.overlay, images.WRITE_SUFFIXES))
     if args.probabilities:
         outputs.append((args.probabilities, images.PROBABILITY_SUFFIXES))
-    for _, mask in jobs:
-        if Path(args.output) in mask.parents:  # of a folder's tree
-            mask.parent.mkdir(parents=True, exist_ok=True)
     if bigimages.is_zarr_name(args.output):
         bigimages.check_zarr(args.output)
     arrays = [image for image, _ in jobs if bigimages.is_zarr(image)]
     files = [image for image, _ in jobs if image not in arrays]
-    cli.check_files([*files, args.model, *filter(None, [args.gt])], outputs)
+    inputs = [*files, args.model, *filter(None, [args.gt])]
+    cli.check_files(inputs, outputs, tree=args.output)
     for output, _ in outputs:
         bigimages.check_apart(output, arrays)
 
 
 def plan(args: argparse.Namespace) -> list[Job]:
     """Pair each image with its mask file, and refuse what could not be written."""
-    if args.workers is not None and args.workers < 1:
-        raise cli.InputError(f"--workers {args.workers}: at least 1 is needed")
+    cluster.check(args.workers, args.scheduler)
     if "" in (*args.images, args.output, args.gt, args.overlay, args.probabilities):
         raise cli.InputError("an empty name is no file's (leave the option out)")
     jobs = pair(args)
@@ -151,42 +149,16 @@ def read(args: argparse.Namespace, job: Job, whole: bool = False) -> Picture:
     return Picture(name, output, source, rgb, truth)
 
 
-def made_with(args: argparse.Namespace) -> dict[str, object]:
-    """Say what a mask depends on beside its image, in plain values."""
-    model = hashlib.sha256(Path(args.model).read_bytes()).hexdigest()
-    return {"model": model, "bands": args.bands, "precision": args.precision}
-
-
-class Work(NamedTuple):
-    """What is to be done."""
-
-    args: argparse.Namespace
-    jobs: list[Job]  # without those that are done
-    is_one: bool  # whether one image is asked for, and not many
-    pictures: Iterator[Picture | Exception]  # or what was wrong with them
-    journal: folders.Journal | None  # of a folder of masks
-
-
-def begin(argv: Sequence[str] | None = None) -> Work:
-    """Read the command line, and begin to read the images in another thread."""
+def begin(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[Job]]:
+    """Read the command line, and list the images and their masks."""
     args = parse_args(argv)
     if not Path(args.model).exists():
         raise cli.InputError(f"{args.model}: no such file (train.py writes it)")
     if args.verify is not None:
         is_array = bigimages.is_zarr(args.verify)
         cli.check_files([args.model] if is_array else [args.verify, args.model], [])
-        return Work(args, [], True, iter(()), None)
-    jobs = plan(args)
-    cluster.begin(args.workers)
-    is_one, journal = len(jobs) == 1, None
-    if is_folder(args.output):
-        journal = folders.Journal(args.output, made_with(args))
-        left = [job for job in jobs if args.overwrite or not journal.is_done(*job)]
-        if len(left) < len(jobs):
-            print(f"{len(jobs) - len(left)} of {len(jobs)} images are done already")
-        jobs = left
-    pictures = cli.ahead(partial(cli.attempt, partial(read, args)), jobs)
-    return Work(args, jobs, is_one, pictures, journal)
+        return args, []
+    return args, plan(args)
 
 
 if __name__ == "__main__":
@@ -246,7 +218,7 @@ class BandedPrediction(NamedTuple):
 
 def predict_by_bands(
     args: argparse.Namespace,
-    client: "cluster.Client | None",
+    key: dict[str, object],
     model: segutils.FCNN,
     looks: light.Looks,
     precision: torch.dtype,
@@ -255,26 +227,28 @@ def predict_by_bands(
     """Segment a picture that is not held in memory."""
     bigimages.return_memory()
     name, output, source, *_ = picture
+    identity = bigimages.identity(name)
     seen = source.cut(light.glimpse(*source.shape))
     adapted, its_light = light.adapt_to(model, looks, seen)
     margins = bool(args.probabilities)
     seconds = segutils.seconds_a_tile(adapted, seen, precision)
     forecast = bigimages.forecast(name, source, output, margins, seconds)
     print(forecast, file=sys.stderr)
-    device = str(adapted.conv1.weight.device)
-    key = {**made_with(args), "image": bigimages.identity(name), "device": device}
+    key = {**key, "image": identity}
     network = segutils.margins if margins else segutils.segment
     network = partial(network, adapted, precision=precision)
-    workers = client if source.in_any_order else None
-    store = bigimages.Store(output, key, source.shape, margins, args.overwrite)
-    try:
-        if workers:
-            cluster.fill(workers, store, name, args.bands, network, segutils.HALO)
-        else:
-            store.fill(source, network, segutils.HALO)
-    except BaseException:
-        store.lock.close()  # this process, too, may go on with it
-        raise
+    shared = (args.workers, args.scheduler) if source.in_any_order else (None, None)
+    with cluster.connected(*shared) as client:
+        store = bigimages.Store(output, key, source.shape, margins, args.overwrite)
+        try:
+            if client:
+                image = name, identity, args.bands
+                cluster.fill(client, store, *image, network, segutils.HALO)
+            else:
+                store.fill(source, network, segutils.HALO)
+        except BaseException:
+            store.lock.close()  # this process, too, may go on with it
+            raise
     warning = light.warning(looks, its_light, light.known_pixels(seen))
     return BandedPrediction(picture, store, warning)
 
@@ -343,27 +317,53 @@ def report(outcome: Outcome) -> None:
         print(metrics.score_table(cli.printable(name), {"network": scores}))
 
 
-def load(
-    args: argparse.Namespace,
-) -> tuple[segutils.FCNN, dict[str, Any], torch.dtype]:
-    """Read the model file; gives what else it holds and the precision, too."""
+def made_with(args: argparse.Namespace, device: torch.device) -> dict[str, object]:
+    """Say what a mask depends on beside its image, in plain values."""
+    return {
+        "model": hashlib.sha256(Path(args.model).read_bytes()).hexdigest(),
+        "bands": args.bands,
+        "precision": args.precision,
+        "device": str(device),
+        "PyTorch": torch.__version__,
+    }
+
+
+class Trained(NamedTuple):
+    """What is read from the model file, and what its masks depend on."""
+
+    model: segutils.FCNN
+    looks: light.Looks
+    colours: images.Colours
+    made_with: dict[str, object]
+
+
+def load(args: argparse.Namespace) -> Trained:
+    """Read the model file."""
     device = segutils.choose_device(args.device)
     model, content = segutils.load_model(args.model, device)
-    return model, content, segutils.choose_precision(args.precision, model)
+    key = made_with(args, device)
+    return Trained(model, content["looks"], content["colours"], key)
+
+
+NOT_SHARED = "segmented by one process (workers share maps, large TIFFs and arrays)"
 
 
 def predict_all(
     args: argparse.Namespace,
-    client: "cluster.Client | None",
+    trained: Trained,
     pictures: Iterable[Picture | Exception],
 ) -> Iterator[Outcome | Exception]:
     """Segment and write the pictures; gives for each its outcome or its error."""
-    model, content, precision = load(args)
-    looks, colours = content["looks"], content["colours"]
+    model, looks, colours, key = trained
+    precision = segutils.PRECISIONS[args.precision]
 
     def segment(picture: Picture) -> Prediction | BandedPrediction:
+        picture.output.parent.mkdir(parents=True, exist_ok=True)
+        is_shared = picture.rgb is None and picture.source.in_any_order
+        if (args.workers or args.scheduler) and not is_shared:
+            cli.warn(f"{picture.name}: {NOT_SHARED}")
         if picture.rgb is None:
-            return predict_by_bands(args, client, model, looks, precision, picture)
+            return predict_by_bands(args, key, model, looks, precision, picture)
         with images.memory_told(picture.name, pixel_bytes(args)):
             return predict(model, looks, precision, bool(args.probabilities), picture)
 
@@ -371,24 +371,25 @@ def predict_all(
     return cli.ahead(partial(cli.attempt, partial(write, args, colours)), found)
 
 
-def predict_file(args: argparse.Namespace, job: Job) -> Outcome | Exception:
+def predict_file(
+    args: argparse.Namespace, trained: Trained, job: Job
+) -> Outcome | Exception:
     """Segment and write one of many pictures, in a worker."""
     picture = cli.attempt(partial(read, args), job)
-    (outcome,) = predict_all(args, None, [picture])
+    (outcome,) = predict_all(args, trained, [picture])
     return outcome
 
 
 def report_all(
-    jobs: list[Job],
+    outcomes: Iterable[tuple[Job, Outcome | Exception]],
+    count: int,
     is_one: bool,
-    outcomes: Iterable[Outcome | Exception],
     journal: folders.Journal | None,
 ) -> int:
     """Report the outcomes as they come, and what failed at the end; give the code."""
     shown = {"unit": "image", "disable": True if is_one else None}
     failed = []
-    pairs = zip(jobs, outcomes, strict=True)
-    for job, outcome in tqdm(pairs, total=len(jobs), **shown):
+    for job, outcome in tqdm(outcomes, total=count, **shown):
         if isinstance(outcome, Exception):
             failed.append(outcome)
             continue
@@ -401,16 +402,17 @@ def report_all(
     for error in failed:
         cli.complain(error)
     if failed:
-        print(f"{len(failed)} of {len(jobs)} images failed", file=sys.stderr)
+        print(f"{len(failed)} of {count} images failed", file=sys.stderr)
     return 1 if failed else 0
 
 
 def check_machine(args: argparse.Namespace) -> int:
     """Tell whether this machine computes as it should; gives the exit code."""
-    model, content, precision = load(args)
+    model, looks, *_ = load(args)
+    precision = segutils.PRECISIONS[args.precision]
     source = bigimages.open_source(args.verify, args.bands, args.max_pixels)
     rgb = np.ma.getdata(source.read(verify.middle(source.shape)))
-    adapted, _ = light.adapt(model, content["looks"], rgb)
+    adapted, _ = light.adapt(model, looks, rgb)
     found = verify.compare(adapted, rgb, precision)
     shape = rgb.shape[:2]
     device = adapted.conv1.weight.device
@@ -419,23 +421,40 @@ def check_machine(args: argparse.Namespace) -> int:
     return 0 if is_well else 1
 
 
-def finish(work: Work) -> int:
+def left_to_do(
+    args: argparse.Namespace, journal: folders.Journal, jobs: list[Job]
+) -> list[Job]:
+    """Leave out the images whose masks are done."""
+    if args.overwrite or args.gt or args.overlay or args.probabilities:
+        return jobs
+    left = [job for job in jobs if not journal.is_done(*job)]
+    if len(left) < len(jobs):
+        print(f"{len(jobs) - len(left)} of {len(jobs)} images are done already")
+    return left
+
+
+def finish(args: argparse.Namespace, jobs: list[Job]) -> int:
     """Segment the pictures, write and report what is found; give the exit code."""
-    args, jobs, is_one, pictures, journal = work
     if args.verify is not None:
         return check_machine(args)
-    with cluster.connected(args.workers, args.scheduler) as client:
-        if client is not None and not is_one:
-            outcomes = cluster.attempt_all(client, args, jobs)
+    trained, is_one, journal = load(args), len(jobs) == 1, None
+    if is_folder(args.output):
+        journal = folders.Journal(args.output, trained.made_with)
+        jobs = left_to_do(args, journal, jobs)
+    shared = (args.workers, args.scheduler) if len(jobs) > 1 else (None, None)
+    with cluster.connected(*shared) as client:
+        if client:
+            found = cluster.attempt_all(client, args, trained, jobs)
         else:
-            outcomes = predict_all(args, client, pictures)
-        return report_all(jobs, is_one, outcomes, journal)
+            pictures = cli.ahead(partial(cli.attempt, partial(read, args)), jobs)
+            found = zip(jobs, predict_all(args, trained, pictures), strict=True)
+        return report_all(found, len(jobs), is_one, journal)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Segment images, as the command line says."""
-    return finish(begin(argv))
+    return finish(*begin(argv))
 
 
 if __name__ == "__main__":
-    cli.leave(cli.run(finish, begun))
+    cli.leave(cli.run(finish, *begun))

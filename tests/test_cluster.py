@@ -1,4 +1,5 @@
 import json
+import operator
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import distributed
 import numpy as np
 import pytest
 import zarr
@@ -56,7 +58,8 @@ def test_a_killed_workers_work_is_done_again(folder, model, small_blocks):
     network = partial(segutils.segment, model)
     with cluster.connected(2, None) as client:
         workers = client.run(os.getpid)
-        arguments = (client, store, "a.zarr", None, network, segutils.HALO)
+        image = "a.zarr", bigimages.identity("a.zarr")
+        arguments = (client, store, *image, None, network, segutils.HALO)
         filling = threading.Thread(target=cluster.fill, args=arguments)
         filling.start()
         blocks = cluster.blocks(rgb.shape[:2])
@@ -89,6 +92,33 @@ raise SystemExit(cli.run(predict.main, sys.argv[1:]))
 """
 
 
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Let what a worker does be done here, without a worker's settings."""
+    monkeypatch.setattr(cluster, "_prepare", lambda: None)
+
+
+def test_a_worker_reads_an_image_that_was_replaced_anew(folder, in_this_process):
+    """It may outlive many runs of the command."""
+    block = images.Block(0, 0, 40, 50)
+
+    def segment(identity):
+        store = bigimages.Store(f"{value}.png", {}, (40, 50), False)
+        image = "a.tif", identity, None
+        red = operator.itemgetter(np.s_[..., 0])
+        cluster._segment_block(str(store.folder), *image, red, 0, block)
+        return store[block]
+
+    for value in (10, 110):
+        Image.fromarray(np.full((40, 50, 3), value, np.uint8)).save("new.tif")
+        os.replace("new.tif", "a.tif")
+        found = segment(bigimages.identity("a.tif"))
+        assert (found == value).all()
+    value = 0
+    with pytest.raises(cli.InputError, match=r"^a\.tif: changed while it was read"):
+        segment([*bigimages.identity("a.tif")[:-1], 0])
+
+
 def test_ctrl_c_is_told_in_one_word(model_file):
     """A terminal sends it to the workers, too."""
     rgb = np.asarray(Image.open(ROOT / "data/rgb.png"))
@@ -110,24 +140,93 @@ def test_ctrl_c_is_told_in_one_word(model_file):
     assert not Path("m.png").exists()
 
 
-def test_workers_share_a_folder(model_file, scene, capsys):
+def test_workers_share_a_folder(model_file, scene, monkeypatch, capsys):
     for index in range(5):
         path = Path("photos", str(index % 2), f"{index}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(scene[0][:60, : 40 + index]).save(path)
     path.write_bytes(b"no image")
+    read = mock.Mock(wraps=predict.read)
+    monkeypatch.setattr(predict, "read", read)
     for masks, more in (("one", ()), ("two", ("--workers", 2))):
         Path(masks).mkdir()
         assert run("photos", "--output", masks, *more) == 1
         said = capsys.readouterr()
         assert said.out.count("is class 1") == 4
         assert "1 of 5 images failed" in said.err
+    assert read.call_count == 5  # by one process; the workers read for themselves
     found = {p.relative_to("one"): p.read_bytes() for p in Path("one").rglob("*.png")}
     assert len(found) == 4
     for place, mask in found.items():
         assert Path("two", place).read_bytes() == mask
     assert run("photos", "--output", "two", "--workers", 2) == 1
     assert "4 of 5 images are done already" in capsys.readouterr().out
+
+
+def test_the_script_shares_a_folder(model_file, scene):
+    """What it sends to the workers is of no module that they could import."""
+    for name in ("photos/a.png", "photos/b.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Image.fromarray(scene[0][:40, :50]).save(name)
+    Path("masks").mkdir()
+    line = [sys.executable, ROOT / "predict.py", "photos", "--output", "masks"]
+    done = subprocess.run([*line, "--workers", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("is class 1") == 2
+
+
+def test_images_are_told_as_they_are_done_and_the_model_is_sent(
+    model_file, scene, in_this_process, monkeypatch
+):
+    """So that a slow image and a kill do not cost the masks of those after it."""
+    jobs = [(f"{name}.png", Path(f"{name}-mask.png")) for name in ("slow", "quick")]
+    for name, _ in jobs:
+        Image.fromarray(scene[0][:40, :50]).save(name)
+    args = predict.parse_args(["slow.png", "quick.png"])
+    trained = predict.load(args)
+    model_file.unlink()  # no worker reads it
+    told, read = threading.Event(), predict.read
+
+    def read_in_turn(args, job):
+        if job == jobs[0]:
+            told.wait(60)
+        return read(args, job)
+
+    monkeypatch.setattr(predict, "read", read_in_turn)
+    here = {"processes": False, "n_workers": 1, "threads_per_worker": 2}
+    with distributed.Client(**here, dashboard_address=None) as client:
+        found = []
+        for job, outcome in cluster.attempt_all(client, args, trained, jobs):
+            told.set()
+            assert outcome.output == job[1]
+            found.append(job)
+    assert found == jobs[::-1]
+
+
+@pytest.mark.parametrize("name", ["data/rgb.png", "small.tif"])
+def test_no_workers_are_started_for_an_image_that_cannot_be_shared(
+    model_file, name, monkeypatch, capsys
+):
+    Image.open("data/rgb.png").save("small.tif")
+    monkeypatch.setattr(distributed, "LocalCluster", None)
+    assert run(name, "--output", "mask.png", "--workers", 2) == 0
+    assert capsys.readouterr().err == f"warning: {name}: {predict.NOT_SHARED}\n"
+
+
+@pytest.mark.parametrize("fails", ["LocalCluster", "Client"])
+def test_workers_that_cannot_start_are_told_and_closed(
+    model_file, small_blocks, fails, monkeypatch, capsys
+):
+    zarr.create_array("a.zarr", data=np.zeros((300, 300, 3), np.uint8))
+    started = mock.Mock()
+    monkeypatch.setattr(distributed, "LocalCluster", started)
+    full = mock.Mock(side_effect=OSError(24, "Too many open files"))
+    monkeypatch.setattr(distributed, fails, full)
+    assert run("a.zarr", "--output", "mask.png", "--workers", 2) == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last == "error: --workers 2: cannot start ([Errno 24] Too many open files)"
+    assert started.return_value.close.called == (fails == "Client")
+    assert not list(Path().glob("*mask*"))
 
 
 def start(kind, path, *options):
@@ -210,13 +309,19 @@ def test_a_cluster_without_the_project_is_told(model_file, start_cluster, capsys
     [
         (["--scheduler", "tcp://127.0.0.1:1"], "tcp://127.0.0.1:1: does not answer"),
         (["--workers", 0], "--workers 0: at least 1 is needed"),
+        (
+            ["--workers", 2, "--scheduler", "tcp://127.0.0.1:1"],
+            "--workers 2: --scheduler has workers of its own (leave one out)",
+        ),
     ],
 )
 def test_workers_that_cannot_be_had_are_told(
-    model_file, monkeypatch, capsys, more, words
+    model_file, small_blocks, monkeypatch, capsys, more, words
 ):
+    zarr.create_array("a.zarr", data=np.zeros((300, 300, 3), np.uint8))
     monkeypatch.setattr(cluster, "PATIENCE", 1)
-    assert run(*more) == 2
+    assert run("a.zarr", *more) == 2
+    assert not list(Path().glob(".*.part"))
     assert words in capsys.readouterr().err.splitlines()[-1]
 
 

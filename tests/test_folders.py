@@ -1,7 +1,10 @@
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 from PIL import Image
 
@@ -67,8 +70,11 @@ def test_what_is_done_is_skipped(photos, capsys):
     assert same == ["masks/deep/b.png", "masks/deep/er/c.png"]
 
 
-@pytest.mark.parametrize("changed", ["model", "option", "overwrite", "mask"])
-def test_masks_of_something_else_are_made_again(photos, capsys, changed):
+CHANGES = ["model", "option", "overwrite", "mask", "device", "PyTorch"]
+
+
+@pytest.mark.parametrize("changed", CHANGES)
+def test_masks_of_something_else_are_made_again(photos, monkeypatch, changed):
     assert run() == 0
     before = masks()
     more = []
@@ -78,12 +84,46 @@ def test_masks_of_something_else_are_made_again(photos, capsys, changed):
         more = ["--precision", "bf16"]
     elif changed == "overwrite":
         more = ["--overwrite"]
+    elif changed == "device":
+        same = torch.device("cpu", 0)  # under another name
+        monkeypatch.setattr(segutils, "choose_device", lambda name: same)
+    elif changed == "PyTorch":
+        monkeypatch.setattr(torch, "__version__", "0.0")
     else:
         for name in before:
             Path(name).write_bytes(b"something else")
     assert run(*more) == 0
     assert all(masks()[name] != before[name] for name in before)
     assert all(images.read_rgb(name).shape == (40, 50, 3) for name in before)
+
+
+def test_the_precision_asked_for_is_used(photos, monkeypatch, capsys):
+    used, plain = [], segutils.segment
+
+    def segment(model, rgb, precision, **more):
+        used.append(precision)
+        return plain(model, rgb, precision, **more)
+
+    monkeypatch.setattr(segutils, "segment", segment)
+    for name in segutils.PRECISIONS:
+        assert run("--precision", name) == 0
+    assert used == [torch.float32] * 4 + [torch.bfloat16] * 4
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [("gt", "gt.png"), ("overlay", "o.png"), ("probabilities", "p.tif")],
+)
+def test_what_a_journal_does_not_know_is_made(photos, capsys, option, name):
+    images.write_rgb("gt.png", np.tile(np.uint8([[[0]], [[255]]]), (20, 50, 3)))
+    arguments = ["photos/a.png", "--output", "masks"]
+    assert cli.run(lambda: predict.main(arguments)) == 0
+    assert cli.run(lambda: predict.main([*arguments, f"--{option}", name])) == 0
+    assert Path(name).exists()
+    said = capsys.readouterr().out
+    assert "done already" not in said
+    assert ("accuracy" in said) == (option == "gt")
 
 
 def test_a_journal_that_was_cut_off_is_no_fault(photos):
@@ -124,6 +164,32 @@ def test_two_images_of_one_mask_are_refused(photos, capsys):
     assert (
         "a.png: would overwrite another output of that name" in capsys.readouterr().err
     )
+    assert not list(Path("masks").iterdir())
+
+
+def test_a_file_in_the_way_of_a_folder_is_told_before_any_work(photos, capsys):
+    Path("masks/deep").touch()
+    assert run() == 2
+    assert "b.png: the folder masks/deep is missing" in capsys.readouterr().err
+    assert os.listdir("masks") == ["deep"]
+
+
+def test_a_mask_in_the_way_of_a_folder_is_told_before_any_work(photos, capsys):
+    Path("more/a.png").mkdir(parents=True)
+    shutil.copy("photos/d.bmp", "more/a.png/d.bmp")
+    assert cli.run(lambda: predict.main(["photos", "more", "--output", "masks"])) == 2
+    assert "masks/a.png/d.png: lies below the output " in capsys.readouterr().err
+    assert not list(Path("masks").iterdir())
+
+
+def test_folders_are_made_only_for_masks(photos):
+    Path("photos/bad").mkdir()
+    Path("photos/bad/a.png").write_bytes(b"no image")
+    assert run() == 1
+    assert {path.name for path in Path("masks").iterdir()} == {
+        folders.JOURNAL,
+        *("a.png", "d.png", "deep"),
+    }
 
 
 def test_a_folder_without_images_is_told(photos, capsys):
@@ -160,3 +226,45 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(photos):
     Path("photos/a.png").rename("a[1].png")
     assert cli.run(lambda: predict.main(["a[1].png", "--output", "masks"])) == 0
     assert list(masks()) == ["masks/a[1].png"]
+
+
+@pytest.mark.parametrize("name", [".data/photos", ".data/photos/**/*"])
+def test_a_folder_below_a_hidden_one_is_read(photos, name):
+    Path(".data").mkdir()
+    Path("photos").rename(".data/photos")
+    assert cli.run(lambda: predict.main([name, "--output", "masks"])) == 0
+    names = ["a.png", "d.png", "deep/b.png", "deep/er/c.png"]
+    assert list(masks()) == [f"masks/{name}" for name in names]
+
+
+def test_a_journal_with_bytes_that_are_no_text_is_no_fault(photos, capsys):
+    assert run() == 0
+    journal = Path("masks", folders.JOURNAL)
+    journal.write_bytes(b'\xff\xfe\n{"mask": "\xff"}\n' + journal.read_bytes())
+    capsys.readouterr()
+    assert run() == 0
+    assert "4 of 4 images are done already" in capsys.readouterr().out
+
+
+def test_a_cut_off_line_of_the_journal_does_not_spoil_the_next(photos, capsys):
+    assert run() == 0
+    journal = Path("masks", folders.JOURNAL)
+    journal.write_bytes(journal.read_bytes()[:-30])
+    assert run() == 0
+    capsys.readouterr()
+    assert run() == 0
+    assert "4 of 4 images are done already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["photos", "photos/**/*"])
+def test_masks_in_a_folder_among_the_images_are_no_images(photos, name, capsys):
+    Path("photos/masks").mkdir()
+    for said in ("is class 1", "4 of 4 images are done already"):
+        assert cli.run(lambda: predict.main([name, "--output", "photos/masks"])) == 0
+        assert said in capsys.readouterr().out
+    assert len(list(Path("photos/masks").rglob("*.png"))) == 4
+
+
+def test_images_below_the_folder_of_the_masks_are_read(photos):
+    assert cli.run(lambda: predict.main(["photos", "--output", "."])) == 0
+    assert Path("deep/er/c.png").exists()

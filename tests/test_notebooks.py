@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import runpy
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -12,6 +13,7 @@ from nbconvert import PythonExporter
 from PIL import Image
 from traitlets.config.loader import PyFileConfigLoader
 
+import images
 import train
 
 
@@ -60,6 +62,20 @@ def test_notebook_is_committed_clean(path):
     assert len(path.read_bytes()) < 1_000_000
     ids = [cell["id"] for cell in json.loads(path.read_text())["cells"]]
     assert len(set(ids)) == len(ids)
+
+
+def test_the_panel_offers_what_can_be_read(tmp_path, monkeypatch):
+    """A format that is added is offered without a change here."""
+    notebook = nbformat.read(ROOT / "notebooks/predict.ipynb", as_version=4)
+    (cell,) = (c.source for c in notebook.cells if "def images_in" in c.source)
+    known = {"Path": Path, "images": images}
+    exec(cell, known)
+    suffixes = (*images.READ_SUFFIXES, ".new")
+    monkeypatch.setattr(images, "READ_SUFFIXES", suffixes)
+    names = sorted(str(tmp_path / f"a{suffix}") for suffix in suffixes)
+    for name in (*names, tmp_path / "notes.txt"):
+        Path(name).touch()
+    assert known["images_in"](tmp_path) == names
 
 
 def test_pictures_alone_are_stored():
