@@ -23,6 +23,7 @@ import json
 import logging
 import os
 import shutil
+import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -467,14 +468,17 @@ def _first_bytes(path: PathLike) -> bytes:
 
 
 def _is_plain(path: PathLike, max_pixels: int) -> bool:
-    """Tell whether an image is stored as it is to be seen, in colours of its own.
+    """Tell whether an image is stored upright, and not as CMYK.
 
-    What Pillow makes of the header is asked first, since it is hardest to break.
+    Pillow reads the header: it is the hardest to break.
     """
     try:
         with Image.open(path, formats=images.READ_FORMATS) as image:
             images.check_pixels(path, image.height, image.width, max_pixels)
-            return image.getexif().get(274, 1) == 1 and image.mode != "CMYK"
+            # PngImageFile.getexif would decode the whole image.
+            orientation = Image.Image.getexif(image).get(274, 1)
+            may_turn = image.format == "PNG" and _has_late_exif(path)
+            return orientation == 1 and image.mode != "CMYK" and not may_turn
     except InputError:
         raise
     except Image.DecompressionBombError as error:  # over twice Pillow's own limit
@@ -483,6 +487,20 @@ def _is_plain(path: PathLike, max_pixels: int) -> bool:
         return True
     except Exception:  # what damaged bytes raise is not bounded; told when it is read
         return True
+
+
+def _has_late_exif(path: PathLike) -> bool:
+    """Tell whether Exif or XMP data follows the pixels of a PNG, as ExifTool puts it."""
+    after_pixels = False
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(start := file.read(8)) == 8:
+            size, name = struct.unpack(">I4s", start)
+            after_pixels |= name == b"IDAT"
+            if after_pixels and name in (b"eXIf", b"iTXt"):
+                return True
+            file.seek(size + 4, os.SEEK_CUR)  # its data and checksum
+    return False
 
 
 def _is_map(path: PathLike) -> bool:

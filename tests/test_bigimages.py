@@ -3,9 +3,11 @@ import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import rasterio
 import zarr
 from conftest import ROOT
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from rasterio.transform import from_origin
 
 import bigimages
@@ -100,6 +103,35 @@ def test_a_turned_photograph_is_read_upright(tmp_path):
     source = bigimages.open_source(tmp_path / "a.jpg")
     np.testing.assert_array_equal(source.whole(), images.read_rgb(tmp_path / "a.jpg"))
     assert source.shape == (301, 190)
+
+
+def add_chunk(path, name, data):
+    """Add a chunk to a PNG, behind its pixels."""
+    content = path.read_bytes()
+    chunk = name + data
+    chunk = struct.pack(">I", len(data)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    path.write_bytes(content[:-12] + chunk + content[-12:])  # IEND takes 12 bytes
+
+
+def test_a_png_turned_by_what_follows_its_pixels_is_read_upright(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    picture("RGB").save(tmp_path / "a.png")
+    add_chunk(tmp_path / "a.png", b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    source = bigimages.open_source(tmp_path / "a.png")
+    np.testing.assert_array_equal(source.whole(), images.read_rgb(tmp_path / "a.png"))
+    assert source.shape == (301, 190)
+
+
+def test_a_png_is_opened_without_decoding_it(tmp_path, monkeypatch):
+    picture("RGB").save(tmp_path / "a.png")
+    add_chunk(tmp_path / "a.png", b"tEXt", b"Comment\0nothing of its orientation")
+
+    decoded = []
+    monkeypatch.setattr(PngImageFile, "load", lambda self: decoded.append(self))
+    source = bigimages.open_source(tmp_path / "a.png")
+    assert source.read(Block(0, 0, 10, 10)).shape == (10, 10, 3)
+    assert not decoded
 
 
 def test_sixteen_bit_bands_are_chosen(tmp_path):
