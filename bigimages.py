@@ -75,6 +75,9 @@ STRIPS = {"blockysize": BAND // 4}  # of a TIFF that is only read once more, by 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # as glibc numbers them
 KEPT = 12 * 2**20  # bytes: more than any of the network's maps, which are used again
 CACHE = 16 * 2**20  # bytes: GDAL's cache, beside the blocks that it must hold
+PROGRAM_BYTES = 500_000_000  # what Python, torch and the libraries take
+INTERLACED_BYTES = 8  # a pixel: the decoder holds the whole image, of up to 4x16 bits
+TRUTH_BYTES = 21  # a pixel, while a ground truth is read
 CHUNK = BAND, 4 * BAND  # rows and columns of the chunks of a Zarr array that is written
 HINT = "pip install -r requirements-big.txt"
 
@@ -97,12 +100,15 @@ class Source:
         Whether a part can be read without holding the whole.
     in_any_order : bool
         Whether the parts can be read in any order, by many at once.
+    held_bytes : int
+        The memory that reading takes, beside the parts that are asked for.
     """
 
     shape: tuple[int, int]
     place: Place | None = None
     by_parts = True
     in_any_order = False
+    held_bytes = 0
 
     def whole(self) -> np.ndarray:
         """Read all of the image: (H, W, 3) uint8."""
@@ -157,6 +163,7 @@ class Held(Source):
     def __init__(self, rgb: np.ndarray) -> None:
         self.rgb = rgb
         self.shape = rgb.shape[:2]
+        self.held_bytes = 3 * rgb.nbytes  # at the peak of its decoding
 
     def read(self, block: Block) -> np.ndarray:
         """Read a part of the image; see `Source`."""
@@ -190,6 +197,8 @@ class Vips(Source):
                 image = image.bandjoin([image, image])
         if image.bands != 3:  # a header so damaged that Pillow did not know it
             raise InputError(f"{self.path}: damaged image ({image.bands} channels)")
+        if image.get_typeof("interlaced"):  # so is a progressive JPEG
+            self.held_bytes = INTERLACED_BYTES * image.width * image.height
         self.image, self.region = image, pyvips.Region.new(image)
         self.top, self.rows = 0, np.empty((0, image.width, 3), np.uint8)
 
@@ -243,6 +252,7 @@ class Raster(Source):
         flags = self.file.mask_flag_enums  # of each band
         is_whole = all(rasterio.enums.MaskFlags.all_valid in band for band in flags)
         self.may_hide = self.place is not None and not is_whole
+        self.held_bytes = self._cache()
 
     def _palette(self) -> np.ndarray | None:
         if self.channels != (1, 1, 1) or self.file.colorinterp[0].name != "palette":
@@ -490,7 +500,7 @@ def _is_plain(path: PathLike, max_pixels: int) -> bool:
 
 
 def _has_late_exif(path: PathLike) -> bool:
-    """Tell whether Exif or XMP data follows the pixels of a PNG, as ExifTool puts it."""
+    """Tell whether Exif or XMP data follows a PNG's pixels, as ExifTool puts it."""
     after_pixels = False
     with open(path, "rb") as file:
         file.seek(8)
@@ -694,7 +704,7 @@ class Store:
         import zarr
 
         output = Path(os.path.realpath(output))
-        self.folder = output.with_name(f".{output.name}.part")
+        self.folder = _part_folder(output)
         self.blocks = bands(shape)
         self._make_folder()
         self.lock = _lock(self.folder / "lock", output)
@@ -790,6 +800,12 @@ class Store:
         """Delete the store."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.lock.close()
+
+
+def _part_folder(output: PathLike) -> Path:
+    """Name the folder of a file's store."""
+    output = Path(os.path.realpath(output))
+    return output.with_name(f".{output.name}.part")
 
 
 def open_array(folder: PathLike) -> "zarr.Array":
@@ -1032,6 +1048,11 @@ def _write_zarr(
             top += len(values)
 
 
+def _is_encoded(path: PathLike) -> bool:
+    """Tell whether a file is made from a temporary TIFF."""
+    return not (_is_tiff(path) or is_zarr_name(path))
+
+
 def _is_tiff(path: PathLike) -> bool:
     return str(path).lower().endswith((".tif", ".tiff"))
 
@@ -1133,7 +1154,12 @@ def return_memory() -> None:
 
 
 def forecast(
-    name: PathLike, source: Source, output: PathLike, margins: bool, tile_seconds: float
+    name: PathLike,
+    source: Source,
+    output: PathLike,
+    overlay: PathLike | None,
+    probabilities: PathLike | None,
+    with_truth: bool,
 ) -> str:
     """Say what segmenting an image takes, and refuse it where that is not there.
 
@@ -1145,15 +1171,15 @@ def forecast(
         The image.
     output : str or Path
         The mask's file.
-    margins : bool
-        Whether margins are kept, or classes.
-    tile_seconds : float
-        The time that a tile takes.
+    overlay, probabilities : str, Path or None
+        The other files that are to be written.
+    with_truth : bool
+        Whether the mask is compared with a ground truth, which is held in memory.
 
     Returns
     -------
     str
-        One line: size, tiles, memory, disk and time.
+        One line: size, tiles, memory and disk.
 
     Raises
     ------
@@ -1162,22 +1188,60 @@ def forecast(
     """
     height, width = source.shape
     tiles = -(-height // BAND) * -(-width // BAND)
-    # Python and torch; two bands of pixels, one of results; the blocks of two TIFFs.
+    # Two bands of pixels, one of results; the blocks of two TIFFs.
     row = 2 * 3 * (BAND + 12) + 9 * BAND + 4 * 2 * BLOCK
-    memory = 500e6 + width * row
-    disk = height * width * (8.0 if margins else 4.0)
-    there = _free_memory(), shutil.disk_usage(Path(output).parent).free
-    for what, need, free in zip(("memory", "disk"), (memory, disk), there, strict=True):
+    memory = PROGRAM_BYTES + width * row + source.held_bytes
+    if with_truth:
+        memory += TRUTH_BYTES * height * width
+    disks = _disk_bytes(source, output, overlay, probabilities)
+    rooms: list[tuple[str, float, float]] = [("memory", memory, _free_memory())]
+    for folder, size in disks.items():
+        rooms.append((f"disk in {folder}", size, shutil.disk_usage(folder).free))
+    for what, need, free in rooms:
         if need > free:
             raise InputError(
                 f"{name}: {width}x{height} pixels need {need / 1e9:.1f} GB of {what}, "
                 f"and {free / 1e9:.1f} are free (free more, or cut the image)"
             )
+    disk = sum(disks.values())
     return (
         f"{printable(name)}: {width}x{height} pixels, {tiles:,} tiles, at most "
-        f"{memory / 1e9:.1f} GB of memory and {disk / 1e9:.1f} GB of disk, about "
-        f"{tiles * tile_seconds / 60:.1f} minutes"
+        f"{memory / 1e9:.1f} GB of memory and {disk / 1e9:.1f} GB of disk"
     )
+
+
+def _disk_bytes(
+    source: Source,
+    output: PathLike,
+    overlay: PathLike | None,
+    probabilities: PathLike | None,
+) -> dict[Path, float]:
+    """Give the most bytes that each disk must still take, by one folder on it."""
+    mask = 1 if is_zarr_name(output) else 3  # bytes a pixel
+    outputs = (output, mask), (overlay, 3), (probabilities, 4)
+    files = [(Path(os.path.realpath(path)), size) for path, size in outputs if path]
+    is_encoded = any(_is_encoded(path) for path, _ in outputs if path)
+    part = _part_folder(output)
+    files.append((part, 4 if probabilities else 1))
+    if is_encoded:
+        files.append((part, 3))  # a TIFF, from which a PNG or JPEG is made
+    pixels = float(source.shape[0] * source.shape[1])
+    if source.place:
+        pixels *= 4 / 3  # with overviews
+    folders: dict[object, Path] = {}
+    needs: dict[Path, float] = {}
+    for path, size in files:
+        folder = folders.setdefault(_disk(path.parent), path.parent)
+        needs[folder] = needs.get(folder, 0) + size * pixels
+    needs[folders[_disk(part.parent)]] -= sum(  # what an earlier run left
+        path.stat().st_size for path in part.rglob("*") if path.is_file()
+    )
+    return needs
+
+
+def _disk(folder: Path) -> object:
+    """Say which disk a folder is on."""
+    return os.stat(folder).st_dev
 
 
 def _free_memory() -> float:

@@ -206,7 +206,9 @@ def read_rgb(path: PathLike, max_pixels: int | None = None) -> np.ndarray:
     return np.ascontiguousarray(_pixels(path, image)[..., :3])
 
 
-def read_truth(path: PathLike) -> tuple[np.ndarray, Colours]:
+def read_truth(
+    path: PathLike, max_pixels: int | None = None
+) -> tuple[np.ndarray, Colours]:
     """Read a ground truth: an image of exactly two colours.
 
     The darker colour is class 0, the brighter one class 1. Pixels that are not opaque
@@ -217,6 +219,8 @@ def read_truth(path: PathLike) -> tuple[np.ndarray, Colours]:
     ----------
     path : str or Path
         A file of any format that `read_rgb` reads.
+    max_pixels : int, optional
+        As for `read_rgb`.
 
     Returns
     -------
@@ -230,7 +234,7 @@ def read_truth(path: PathLike) -> tuple[np.ndarray, Colours]:
     InputError
         The file cannot be read, or does not hold two colours.
     """
-    image = _open(path)
+    image = _open(path, max_pixels)
     rgb, opaque = _colours_and_opacity(path, image)
     # One number per colour, so that colours can be counted: (H, W) int32.
     codes = rgb[..., 0].astype(np.int32)

@@ -142,8 +142,13 @@ def read(args: argparse.Namespace, job: Job, whole: bool = False) -> Picture:
     with images.memory_told(name, pixel_bytes(args)):
         source = bigimages.open_source(name, args.bands, args.max_pixels)
         by_bands = bigimages.is_large(source) or bigimages.is_zarr_name(output)
-        rgb = None if by_bands and not whole else source.whole()
-        truth = images.read_truth(args.gt)[0] if args.gt else None
+        by_bands = by_bands and not whole
+        if by_bands:
+            files = output, args.overlay, args.probabilities
+            forecast = bigimages.forecast(name, source, *files, bool(args.gt))
+            print(forecast, file=sys.stderr)
+        rgb = None if by_bands else source.whole()
+        truth = images.read_truth(args.gt, args.max_pixels)[0] if args.gt else None
     if truth is not None:
         images.check_same_size(name, source.shape, args.gt, truth.shape)
     for drawn in filter(None, (output, args.overlay)):
@@ -258,9 +263,6 @@ def predict_by_bands(
     seen = source.cut(light.glimpse(*source.shape))
     adapted, its_light = light.adapt_to(model, looks, seen)
     margins = bool(args.probabilities)
-    seconds = segutils.seconds_a_tile(adapted, seen, precision)
-    forecast = bigimages.forecast(name, source, output, margins, seconds)
-    print(forecast, file=sys.stderr)
     device = str(adapted.conv1.weight.device)
     key = {**made_with(args), "image": bigimages.identity(name), "device": device}
     network = segutils.margins if margins else segutils.segment
