@@ -991,7 +991,9 @@ def write_probabilities(
         _write(path, values, store)
 
 
-def write_overlay(path: PathLike, source: Source, store: Store) -> None:
+def write_overlay(
+    path: PathLike, source: Source, store: Store, colour: figures.Colour
+) -> None:
     """Draw a mask on its image, by bands of rows.
 
     Parameters
@@ -1001,13 +1003,16 @@ def write_overlay(path: PathLike, source: Source, store: Store) -> None:
     source : Source
         The image.
     store : Store
-        What is known of it.
+        Its mask.
+    colour : tuple of int
+        The tint, from `figures.tint`: one for all bands.
     """
 
     def drawn(block: Block) -> np.ndarray:
         around = block.grown(1, source.shape)  # an edge is seen from its neighbours
         rgb = np.ma.getdata(source.read(around))
-        return figures.overlay(rgb, store.mask(around))[block.within(around)]
+        whole = figures.overlay(rgb, store.mask(around), colour=colour)
+        return whole[block.within(around)]
 
     rows = (drawn(block) for block in store.blocks)
     _write(path, rows, store, place=source.place)

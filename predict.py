@@ -246,6 +246,7 @@ class BandedPrediction(NamedTuple):
 
     picture: Picture
     store: bigimages.Store
+    tint: figures.Colour  # of the overlay
     warning: str | None
 
 
@@ -277,15 +278,16 @@ def predict_by_bands(
     except BaseException:
         store.lock.close()  # this process, too, may go on with it
         raise
-    warning = light.warning(looks, its_light, light.known_pixels(seen))
-    return BandedPrediction(picture, store, warning)
+    known = light.known_pixels(seen)
+    warning = light.warning(looks, its_light, known)
+    return BandedPrediction(picture, store, figures.tint(known), warning)
 
 
 def write_by_bands(
     args: argparse.Namespace, colours: images.Colours, prediction: BandedPrediction
 ) -> "Outcome":
     """Write what is asked for of a picture that is not held in memory."""
-    picture, store, warning = prediction
+    picture, store, tint, warning = prediction
     source = picture.source
     counts, scores = store.counts(), None
     if picture.truth is not None:
@@ -293,7 +295,7 @@ def write_by_bands(
         scores = metrics.scores(mask, picture.truth)
     bigimages.write_mask(picture.output, store, colours, source.place)
     if args.overlay:
-        bigimages.write_overlay(args.overlay, source, store)
+        bigimages.write_overlay(args.overlay, source, store, tint)
     if args.probabilities:
         bigimages.write_probabilities(
             args.probabilities, store, segutils.sigmoid, source.place

@@ -22,6 +22,7 @@ from rasterio.transform import from_origin
 
 import bigimages
 import cli
+import figures
 import images
 import light
 import predict
@@ -495,6 +496,20 @@ def test_a_truth_of_too_many_pixels_is_refused_by_its_header(model_file, capsys)
     options = ["--gt", "large.png", "--max-pixels", 100_000, "--output", "mask.png"]
     assert run("data/rgb.png", *options) == 2
     assert "large.png: 1000x1000: more than 100,000 pixels" in capsys.readouterr().err
+
+
+def test_an_overlay_has_one_tint(model_file, by_bands, monkeypatch):
+    rgb = np.full((1000, 300, 3), [60, 120, 60], np.uint8)
+    rgb[:250] = figures.TINTS[0]
+    Image.fromarray(rgb).save("a.png")
+
+    def stripes(_, rgb, precision):
+        return np.broadcast_to(np.arange(rgb.shape[1]) // 20 % 2, rgb.shape[:2])
+
+    monkeypatch.setattr(segutils, "segment", stripes)
+    assert run("a.png", "--output", "mask.png", "--overlay", "drawn.png") == 0
+    edge = images.read_rgb("drawn.png")[:, 20]
+    np.testing.assert_array_equal(edge, np.broadcast_to(figures.TINTS[0], edge.shape))
 
 
 # ------------------------------------------------------------------ Zarr
