@@ -389,6 +389,15 @@ def test_where_a_map_shows_nothing_there_is_no_class(model_file, scene, how):
     assert (drawn[:, 200:] == [130, 130, 15]).all()
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_map_without_data_gives_a_mask_without_classes(model_file, scene):
+    write_tiff("map.tif", np.zeros_like(scene[0]), **PLACE, nodata=0)
+    assert run("map.tif", "--output", "mask.tif", "--overlay", "drawn.png") == 0
+    with rasterio.open("mask.tif") as file:
+        assert (file.read(1) == bigimages.NODATA).all()
+    assert not images.read_rgb("drawn.png").any()
+
+
 def test_what_shows_nothing_tells_nothing_of_the_light(model, scene):
     rgb, truth = scene
     looks = light.describe([rgb], [truth])
