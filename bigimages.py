@@ -907,21 +907,25 @@ def digest(values: object) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def identity(path: PathLike) -> list[str | int]:
+def identity(path: PathLike) -> list[object]:
     """Tell a file from others, and from what it was before it was changed.
 
     Parameters
     ----------
     path : str or Path
-        The file or folder.
+        The file, or the folder of a Zarr array.
 
     Returns
     -------
     list
-        Its name, size and time of change.
+        Its name, size and time of change; of a folder, those of all files in it.
     """
+    path = os.path.realpath(path)
+    if os.path.isdir(path):
+        files = sorted(p for p in Path(path).rglob("*") if p.is_file())
+        return [path, digest([identity(file) for file in files])]
     facts = os.stat(path)
-    return [os.path.realpath(path), facts.st_size, facts.st_mtime_ns]
+    return [path, facts.st_size, facts.st_mtime_ns]
 
 
 # ------------------------------------------------------------------ out

@@ -288,6 +288,15 @@ def test_what_is_left_of_something_else_is_not_used(
     assert len(np.unique(images.read_rgb("mask.png"))) > 1
 
 
+def test_a_zarr_array_of_which_a_chunk_changed_is_another(tmp_path):
+    path = tmp_path / "a.zarr"
+    array = zarr.create_array(path, data=np.ones((60, 70), np.uint8), chunks=(30, 35))
+    before = bigimages.identity(path)
+    assert bigimages.identity(path) == before
+    array[:30, :35] = 7
+    assert bigimages.identity(path) != before
+
+
 def test_a_band_is_known_once_all_its_chunks_are(model_file, monkeypatch):
     """A chunk that shows nothing is known, too."""
     monkeypatch.setattr(bigimages, "SIDE", 100)
