@@ -291,8 +291,9 @@ def write_by_bands(
     source = picture.source
     counts, scores = store.counts(), None
     if picture.truth is not None:
-        mask = np.concatenate([store.mask(block) for block in store.blocks])
-        scores = metrics.scores(mask, picture.truth)
+        truths = (picture.truth[block.slices] for block in store.blocks)
+        masks = map(store.mask, store.blocks)
+        scores = metrics.total_scores(zip(masks, truths, strict=True))
     bigimages.write_mask(picture.output, store, colours, source.place)
     if args.overlay:
         bigimages.write_overlay(args.overlay, source, store, tint)

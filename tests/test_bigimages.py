@@ -398,6 +398,19 @@ def test_where_a_map_shows_nothing_there_is_no_class(model_file, scene, how):
     assert (drawn[:, 200:] == [130, 130, 15]).all()
 
 
+def test_where_a_map_shows_nothing_the_mask_is_not_right(model_file, scene, capsys):
+    rgb = scene[0].clip(1)
+    rgb[:, 200:] = 0
+    write_tiff("map.tif", rgb, **PLACE, nodata=0)
+    assert run("map.tif", "--output", "mask.tif", "--gt", "data/gt.png") == 0
+    *_, line = capsys.readouterr().out.splitlines()
+    with rasterio.open("mask.tif") as file:
+        is_right = file.read(1) == scene[1]
+    *_, recall, accuracy = line.split()
+    assert recall == f"{is_right[scene[1] == 1].mean():.3f}"
+    assert accuracy == f"{is_right.mean():.3f}"
+
+
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_map_without_data_gives_a_mask_without_classes(model_file, scene):
     write_tiff("map.tif", np.zeros_like(scene[0]), **PLACE, nodata=0)
