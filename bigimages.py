@@ -938,7 +938,8 @@ def write_mask(
 
     Of a map, as a GeoTIFF, it holds the classes 0 and 1, `NODATA` and the colours, and
     so does a Zarr array; in any other file it is drawn in the two colours, as
-    `images.write_mask` does, and between the two where the image shows nothing.
+    `images.write_mask` does. Where a map shows nothing, a PNG is transparent and a JPEG
+    between the two colours.
 
     Parameters
     ----------
@@ -960,9 +961,13 @@ def write_mask(
         table = {0: (*colours[0], 255), 1: (*colours[1], 255), NODATA: (0, 0, 0, 0)}
         _write(path, masks, store, place=place, nodata=NODATA, table=table)
         return
-    drawn = images.drawn_colours(path, colours)
-    palette = np.repeat(drawn.mean(0, keepdims=True).astype(np.uint8), 256, axis=0)
-    palette[:2] = drawn  # what is neither is drawn between the two
+    if place and str(path).lower().endswith(".png"):
+        palette = np.zeros((256, 4), np.uint8)
+        palette[:2] = [(*colour, 255) for colour in colours]
+    else:
+        drawn = images.drawn_colours(path, colours)
+        palette = np.repeat(drawn.mean(0, keepdims=True).astype(np.uint8), 256, axis=0)
+        palette[:2] = drawn
     # A few rows at a time: an index takes eight bytes a pixel.
     parts = (part for mask in masks for part in np.array_split(mask, BAND // 16))
     _write(path, (palette[part] for part in parts if len(part)), store, place=place)
@@ -1073,10 +1078,10 @@ def _write(
     dtype: str = "uint8",
     **tiff: Any,
 ) -> None:
-    """Write bands of rows, (h, W) or (h, W, 3), one after the other."""
+    """Write bands of rows, (h, W) or (h, W, channels), one after the other."""
     shape = store.array.shape
     first = next(rows)
-    channels = 1 if first.ndim == 2 else 3
+    channels = 1 if first.ndim == 2 else first.shape[2]
     rows = chain([first], rows)
     del first  # as large as a band
     with whole_file(path) as temporary:
@@ -1113,7 +1118,7 @@ def _write_tiff(
         "dtype": dtype,
         **layout,
         "BIGTIFF": "IF_SAFER",
-        "photometric": "RGB" if channels == 3 else "MINISBLACK",
+        "photometric": "MINISBLACK" if channels == 1 else "RGB",
         "interleave": "pixel",
         "nodata": nodata if place else None,
     }

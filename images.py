@@ -44,6 +44,7 @@ MAX_JPEG_SIDE = 65_500  # pixels: libjpeg's limit; the format's own is 65,535
 JPEG_QUALITY = 95
 PNG_LEVEL = 3  # twice as fast to write as 6; a mask grows by half
 MIN_JPEG_GAP = 96  # between two colours, in their most different channel; 48 sufficed
+GDAL_NODATA = 42113  # the tag of a GeoTIFF whose text is its nodata value
 UNLABELLED = 255  # in a truth: a pixel without a class, neither learned nor scored
 
 # Pillow's own guard against decompression bombs, set to the limit stated above.
@@ -211,9 +212,10 @@ def read_truth(
 ) -> tuple[np.ndarray, Colours]:
     """Read a ground truth: an image of exactly two colours.
 
-    The darker colour is class 0, the brighter one class 1. Pixels that are not opaque
-    are unlabelled. In a lossy file, whose edges hold many values, the two strongest
-    colours count, provided that nearly every pixel is near to one of them.
+    The darker colour is class 0, the brighter one class 1. Pixels that are not opaque,
+    or have the nodata value of a GeoTIFF, are unlabelled. In a lossy file, whose edges
+    hold many values, the two strongest colours count, provided that nearly every pixel
+    is near to one of them.
 
     Parameters
     ----------
@@ -235,14 +237,16 @@ def read_truth(
         The file cannot be read, or does not hold two colours.
     """
     image = _open(path, max_pixels)
-    rgb, opaque = _colours_and_opacity(path, image)
+    rgb, known = _colours_and_known(path, image)
     # One number per colour, so that colours can be counted: (H, W) int32.
     codes = rgb[..., 0].astype(np.int32)
     for channel in (1, 2):
         codes = (codes << 8) | rgb[..., channel]
-    if not opaque.any():
-        raise InputError(f"{path}: every pixel is transparent, so none has a class")
-    found, counts = np.unique(codes[opaque], return_counts=True)
+    if not known.any():
+        raise InputError(
+            f"{path}: every pixel is transparent or has no data, so none has a class"
+        )
+    found, counts = np.unique(codes[known], return_counts=True)
     colours = np.stack([found >> 16, found >> 8 & 255, found & 255], 1)  # (colours, 3)
     strongest = np.argsort(-counts, kind="stable")
     if len(found) > 2 and _is_lossy(image):
@@ -254,7 +258,7 @@ def read_truth(
     dark, bright = sorted(pair.tolist(), key=lambda c: (_brightness(c), c))
     is_bright = _distance(colours, bright) < _distance(colours, dark)  # (colours,)
     truth = np.full(codes.shape, UNLABELLED, np.uint8)
-    truth[opaque] = is_bright[np.searchsorted(found, codes[opaque])]
+    truth[known] = is_bright[np.searchsorted(found, codes[known])]
     return truth, (tuple(dark), tuple(bright))
 
 
@@ -400,22 +404,35 @@ def _open(path: PathLike, max_pixels: int | None = None) -> Image.Image:
         raise InputError(f"{path}: damaged image ({error})") from error
 
 
-def _colours_and_opacity(
+def _colours_and_known(
     path: PathLike, image: Image.Image
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give a truth's colours (H, W, 3) uint8 and where it is opaque (H, W) bool."""
+    """Give a truth's colours, (H, W, 3) uint8, and its labelled pixels, (H, W) bool."""
+    known = _has_data(image)
     if image.mode.startswith("I") or image.mode == "F":
-        grey = _two_values(path, np.asarray(image))
-        return np.repeat(grey[..., None], 3, 2), np.ones(grey.shape, bool)
+        grey = _two_values(path, np.asarray(image), known)
+        return np.repeat(grey[..., None], 3, 2), known
     pixels = _pixels(path, image)
-    if pixels.shape[2] == 3:
-        return pixels, np.ones(pixels.shape[:2], bool)
-    return pixels[..., :3], pixels[..., 3] == 255
+    if pixels.shape[2] == 4:
+        known &= pixels[..., 3] == 255
+    return pixels[..., :3], known
 
 
-def _two_values(path: PathLike, values: np.ndarray) -> np.ndarray:
+def _has_data(image: Image.Image) -> np.ndarray:
+    """Tell where a TIFF's pixels differ from its nodata value: (H, W) bool."""
+    nodata = getattr(image, "tag_v2", {}).get(GDAL_NODATA, "")
+    try:
+        value = np.float64(str(nodata).strip("\0 "))
+    except ValueError:
+        return np.ones(image.size[::-1], bool)
+    pixels = np.asarray(image)  # of a palette, the indices
+    differs = ~np.isnan(pixels) if np.isnan(value) else pixels != value
+    return differs if differs.ndim == 2 else differs.any(-1)
+
+
+def _two_values(path: PathLike, values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Give a truth of 16 or 32 bits, (H, W), in 8: as it is, or by the high byte."""
-    found = np.unique(values)
+    found = np.unique(values[known])
     if len(found) != 2:
         raise _not_two(path, "value", found.tolist())
     if not np.isin(found, np.arange(65_536)).all():
