@@ -343,13 +343,13 @@ def check_pixels(path: PathLike, height: int, width: int, most: int) -> None:
 
 
 @contextmanager
-def memory_told(path: PathLike, pixel_bytes: int) -> Iterator[None]:
-    """Say how much memory the work on an image takes, where it runs out.
+def memory_told(paths: Sequence[PathLike], pixel_bytes: int) -> Iterator[None]:
+    """Say how much memory the work on images takes, where it runs out.
 
     Parameters
     ----------
-    path : str or Path
-        The image.
+    paths : sequence of str or Path
+        The images that are in memory together.
     pixel_bytes : int
         How many bytes the work takes for each pixel.
 
@@ -367,13 +367,26 @@ def memory_told(path: PathLike, pixel_bytes: int) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        with Image.open(path, formats=READ_FORMATS) as image:
-            width, height = image.size
-        gigabytes = (PROGRAM_BYTES + width * height * pixel_bytes) / 1e9
+        names = f"{paths[0]}" + (f" and {len(paths) - 1} more" if paths[1:] else "")
         raise InputError(
-            f"{path}: out of memory: {width}x{height} pixels take about "
-            f"{gigabytes:.1f} GB ({MORE_MEMORY})"
+            f"{names}: out of memory{_memory_needed(paths, pixel_bytes)} "
+            f"({MORE_MEMORY})"
         ) from error
+
+
+def _memory_needed(paths: Sequence[PathLike], pixel_bytes: int) -> str:
+    """Say how much memory images take, or nothing where a size cannot be read."""
+    sizes = []
+    try:
+        for path in paths:
+            with Image.open(path, formats=READ_FORMATS) as image:
+                sizes.append(image.size)
+    except Exception:  # of a folder, a huge image, ...: it must not hide the cause
+        return ""
+    pixels = sum(width * height for width, height in sizes)
+    size = f"{pixels:,}" if len(sizes) > 1 else "{}x{}".format(*sizes[0])
+    gigabytes = (PROGRAM_BYTES + pixels * pixel_bytes) / 1e9
+    return f": {size} pixels take about {gigabytes:.1f} GB"
 
 
 def _open(path: PathLike, max_pixels: int | None = None) -> Image.Image:

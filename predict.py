@@ -139,7 +139,7 @@ def pixel_bytes(args: argparse.Namespace) -> int:
 def read(args: argparse.Namespace, job: Job, whole: bool = False) -> Picture:
     """Open an image, read it unless it is too large for that, and read its truth."""
     name, output = job
-    with images.memory_told(name, pixel_bytes(args)):
+    with images.memory_told([name], pixel_bytes(args)):
         source = bigimages.open_source(name, args.bands, args.max_pixels)
         by_bands = bigimages.is_large(source) or bigimages.is_zarr_name(output)
         by_bands = by_bands and not whole
@@ -324,7 +324,7 @@ def write(
     if isinstance(prediction, BandedPrediction):
         return write_by_bands(args, colours, prediction)
     picture, mask, probability, warning = prediction
-    with images.memory_told(picture.name, pixel_bytes(args)):
+    with images.memory_told([picture.name], pixel_bytes(args)):
         images.write_mask(picture.output, mask, colours)
         if args.overlay and picture.rgb is not None:
             images.write_rgb(args.overlay, figures.overlay(picture.rgb, mask))
@@ -369,7 +369,7 @@ def predict_all(
     def segment(picture: Picture) -> Prediction | BandedPrediction:
         if picture.rgb is None:
             return predict_by_bands(args, client, model, looks, precision, picture)
-        with images.memory_told(picture.name, pixel_bytes(args)):
+        with images.memory_told([picture.name], pixel_bytes(args)):
             return predict(model, looks, precision, bool(args.probabilities), picture)
 
     found = (cli.attempt(segment, picture) for picture in pictures)

@@ -291,10 +291,30 @@ def test_what_decoding_ends_with_is_told(tmp_path, monkeypatch, error, raised, w
 def test_how_much_memory_would_do_is_told(tmp_path):
     path = save(tmp_path / "a.png", picture())
     line = f"{path}: out of memory: 31x20 pixels take about 1.0 GB"
-    with pytest.raises(InputError, match=f"^{line}"), images.memory_told(path, 10**6):
+    with pytest.raises(InputError, match=f"^{line}"), images.memory_told([path], 10**6):
         raise MemoryError
-    with pytest.raises(RuntimeError, match="other"), images.memory_told(path, 1):
+    with pytest.raises(RuntimeError, match="other"), images.memory_told([path], 1):
         raise RuntimeError("other")
+
+
+def test_the_memory_of_several_images_is_that_of_all(tmp_path):
+    paths = [save(tmp_path / f"{name}.png", picture()) for name in "abc"]
+    line = f"{paths[0]} and 2 more: out of memory: 1,860 pixels take about 2.3 GB"
+    with pytest.raises(InputError, match=f"^{line}"), images.memory_told(paths, 10**6):
+        raise MemoryError
+
+
+@pytest.mark.parametrize("kind", ["folder", "too large", "no image"])
+def test_out_of_memory_is_told_where_the_size_is_not_known(tmp_path, monkeypatch, kind):
+    path = tmp_path / "a.png"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "too large":
+        save(path, picture())
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    line = rf"{path}: out of memory \(use a smaller image"
+    with pytest.raises(InputError, match=f"^{line}"), images.memory_told([path], 1):
+        raise MemoryError
 
 
 def test_no_warning_below_the_limit():
