@@ -23,6 +23,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -706,8 +707,7 @@ class Store:
         output = Path(os.path.realpath(output))
         self.folder = _part_folder(output)
         self.blocks = bands(shape)
-        self._make_folder()
-        self.lock = _lock(self.folder / "lock", output)
+        self.lock = self._make_and_lock(output)
         # Of a wide band in one chunk, several copies would be held while it is written.
         chunk = min(BAND, shape[0]), min(SIDE, shape[1])
         facts = {**key, "shape": shape, "chunk": chunk, "margins": margins}
@@ -716,9 +716,7 @@ class Store:
             self.array = open_array(self.folder)
             if dict(self.array.attrs) == attributes and not overwrite:
                 return
-        for old in self.folder.iterdir():
-            if old.name != "lock":
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        self._empty()
         zarr.create_array(
             self.folder,
             shape=shape,
@@ -729,17 +727,33 @@ class Store:
         )
         self.array = open_array(self.folder)
 
-    def _make_folder(self) -> None:
-        """Make the folder, or take one that an earlier run left, and no other."""
-        if not os.path.lexists(self.folder):
-            self.folder.mkdir()
-        is_folder = self.folder.is_dir() and not self.folder.is_symlink()
+    def _make_and_lock(self, output: Path) -> TextIO:
+        """Make the folder, or take one that an earlier run left, and lock it."""
+        while True:
+            with suppress(FileExistsError):
+                self.folder.mkdir()
+            with suppress(FileNotFoundError):  # another run has just removed it
+                self._check_folder()
+                file = _lock(self.folder / "lock", output)
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(file.name)):
+                    return file
+                file.close()
+
+    def _check_folder(self) -> None:
+        """Refuse a folder that no run of predict.py left."""
+        is_folder = stat.S_ISDIR(os.lstat(self.folder).st_mode)
         known = {"lock", "zarr.json", "c", "drawn.tif"}
         if not is_folder or not set(os.listdir(self.folder)) <= known:
             raise InputError(
                 f"{self.folder}: is in the way, and is none of predict.py's (move it, "
                 "or give another --output)"
             )
+
+    def _empty(self) -> None:
+        """Delete all but the lock."""
+        for old in self.folder.iterdir():
+            if old.name != "lock":
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
 
     def __getitem__(self, block: Block) -> np.ndarray:
         """Give a block, as it was written."""
@@ -797,8 +811,11 @@ class Store:
         return np.sum(found, axis=0)
 
     def remove(self) -> None:
-        """Delete the store."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete the store; the lock last, so that no other run begins meanwhile."""
+        with suppress(OSError):
+            self._empty()
+            os.unlink(self.lock.name)
+            self.folder.rmdir()
         self.lock.close()
 
 

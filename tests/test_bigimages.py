@@ -1,3 +1,4 @@
+import fcntl
 import io
 import os
 import random
@@ -314,6 +315,57 @@ def test_two_runs_do_not_share_a_mask(model_file, by_bands, capsys):
     assert "mask.png: another run is writing it" in capsys.readouterr().err
     first.remove()
     assert run("data/rgb.png", "--output", "mask.png") == 0
+
+
+def holds_its_lock(store):
+    """Whether the lock that a store holds is the one that others would find."""
+    held, found = os.fstat(store.lock.fileno()), os.stat(store.folder / "lock")
+    return os.path.samestat(held, found)
+
+
+def test_a_lock_that_is_removed_before_it_is_held_is_made_anew(folder, monkeypatch):
+    args = Path("mask.png"), {}, (300, 300), False
+    first, flock = bigimages.Store(*args), fcntl.flock
+
+    def late(file, how):
+        monkeypatch.undo()
+        first.remove()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    second = bigimages.Store(folder / args[0], *args[1:])
+    assert holds_its_lock(second)
+    with pytest.raises(cli.InputError, match="another run is writing it"):
+        bigimages.Store(folder / args[0], *args[1:])
+
+
+def test_a_folder_that_is_removed_before_it_is_locked_is_made_anew(folder, monkeypatch):
+    args = folder / "mask.png", {}, (300, 300), False
+    mkdir = Path.mkdir
+
+    def unlucky(path):
+        monkeypatch.undo()
+        mkdir(path)
+        path.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", unlucky)
+    assert holds_its_lock(bigimages.Store(*args))
+
+
+def test_a_store_is_removed_up_to_the_lock_of_the_next_run(folder, monkeypatch):
+    args = folder / "mask.png", {}, (300, 300), False
+    first, rmdir, stores = bigimages.Store(*args), Path.rmdir, []
+
+    def late(path):
+        monkeypatch.undo()
+        stores.append(bigimages.Store(*args))
+        rmdir(path)
+
+    monkeypatch.setattr(Path, "rmdir", late)
+    first.remove()
+    assert holds_its_lock(*stores)
+    stores[0].remove()
+    assert not first.folder.exists()
 
 
 KILLED = """
