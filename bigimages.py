@@ -303,33 +303,30 @@ class Raster(Source):
 
 
 class Chunks(Source):
-    """A Zarr array, channels first or last."""
+    """A Zarr array or OME-Zarr image; the first of each time and depth."""
 
     in_any_order = True
 
     def __init__(self, path: PathLike, channels: Sequence[int] | None = None) -> None:
         import zarr
 
+        facts: dict[str, Any] = {}
         try:
             array = zarr.open(path, mode="r")
-            while isinstance(array, zarr.Group):  # of a pyramid: the largest
-                array = array[sorted(array.keys())[0]]
+            while isinstance(array, zarr.Group):
+                facts = {**facts, **array.attrs}
+                array = _largest(array)
         except Exception as error:  # what damaged metadata raises is not bounded
             raise InputError(f"{path}: is no Zarr array ({error})") from error
         shape = array.shape
-        if array.dtype not in (np.uint8, np.uint16) or len(shape) not in (2, 3, 5):
+        self.axes = _axes(facts, shape)
+        if array.dtype not in (np.uint8, np.uint16) or not self.axes:
             raise InputError(
                 f"{path}: an array of shape {shape} and type {array.dtype} (8 or 16 "
                 "bits are read, of height, width and channels, or as OME-Zarr has them)"
             )
         self.path, self.array = path, array
-        if len(shape) == 2:
-            self.axes, count = "yx", 1
-        elif len(shape) == 5:  # time and depth: the first of each
-            self.axes, count = "tczyx", shape[1]
-        else:
-            self.axes = "cyx" if shape[0] < shape[2] else "yxc"
-            count = shape[self.axes.index("c")]
+        count = shape[self.axes.index("c")] if "c" in self.axes else 1
         self.shape = shape[self.axes.index("y")], shape[self.axes.index("x")]
         self.channels = channels or ((1, 2, 3) if count >= 3 else (1, 1, 1))
         _check_channels(path, self.channels, count)
@@ -340,11 +337,37 @@ class Chunks(Source):
         chosen = dict[str, int | slice](t=0, c=slice(None), z=0, y=rows, x=cols)
         with _told(self.path, Exception):  # what damaged chunks raise is not bounded
             values = np.asarray(self.array[tuple(chosen[axis] for axis in self.axes)])
-        if self.axes == "yx":
-            values = values[..., None]
-        elif self.axes != "yxc":
-            values = np.moveaxis(values, 0, -1)
+        left = [axis for axis in self.axes if axis in "yxc"]
+        if "c" not in left:
+            left, values = [*left, "c"], values[..., None]
+        values = values.transpose([left.index(axis) for axis in "yxc"])
         return _as_rgb(values, [channel - 1 for channel in self.channels])
+
+
+def _largest(group: "zarr.Group") -> "zarr.Array | zarr.Group":
+    """Give the largest array of a group: of a pyramid, the whole image."""
+    arrays = [array for _, array in group.arrays()]
+    if arrays:
+        return max(arrays, key=lambda array: array.size)
+    groups = sorted(group.groups(), key=lambda pair: (len(pair[0]), pair[0]))
+    if not groups:
+        raise ValueError("a group without arrays")
+    return groups[0][1]  # of many images, the first
+
+
+def _axes(facts: Mapping[str, Any], shape: Sequence[int]) -> str:
+    """Name an array's axes as OME-Zarr's metadata does, or else by their number."""
+    with suppress(Exception):  # metadata may hold anything
+        (first, *_) = facts.get("ome", facts)["multiscales"]
+        listed = [
+            axis if isinstance(axis, str) else axis["name"] for axis in first["axes"]
+        ]
+        names = "".join(listed)
+        is_known = set("yx") <= set(names) <= set("tczyx")
+        if is_known and len(set(names)) == len(names) == len(shape):
+            return names
+    three = "cyx" if shape[:1] < shape[-1:] else "yxc"
+    return {2: "yx", 3: three, 4: "czyx", 5: "tczyx"}.get(len(shape), "")
 
 
 def _check_channels(path: PathLike, channels: Sequence[int], count: int) -> None:

@@ -157,6 +157,69 @@ def test_zarr_is_read_with_its_channels_first_or_last(tmp_path, shape):
     np.testing.assert_array_equal(source.whole(), expected)
 
 
+def of_axes(rgb, axes):
+    """An array of such axes that shows an image (H, W, 3), first in time and depth."""
+    shape = {"t": 2, "c": 3, "z": 2, "y": rgb.shape[0], "x": rgb.shape[1]}
+    array = np.full([shape[axis] for axis in axes], 99, np.uint8)
+    order = np.transpose(rgb, ["yxc".index(axis) for axis in axes if axis in "yxc"])
+    array[tuple(0 if axis in "tz" else slice(None) for axis in axes)] = order
+    return array
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("axes", ["cyx", "yxc", "zyxc", "czyx", "tcyx", "tczyx", "xyc"])
+def test_the_axes_of_ome_zarr_are_those_of_its_metadata(tmp_path, axes, version):
+    rgb = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
+    scales = [{"axes": [{"name": axis} for axis in axes], "version": version}]
+    facts = {"multiscales": scales}
+    group = zarr.create_group(
+        tmp_path / "a.zarr",
+        attributes={"ome": facts} if version == "0.5" else facts,
+        zarr_format=2 if version == "0.4" else 3,
+    )
+    group.create_array("0", data=of_axes(rgb, axes))
+    source = bigimages.open_source(tmp_path / "a.zarr")
+    assert source.shape == (60, 70)
+    np.testing.assert_array_equal(source.whole(), rgb)
+    np.testing.assert_array_equal(source.read(Block(4, 5, 30, 9)), rgb[4:30, 5:9])
+
+
+@pytest.mark.parametrize("axes", ["cyx", "yxc", "czyx", "tczyx"])
+def test_the_axes_of_another_zarr_array_are_known_by_their_number(tmp_path, axes):
+    rgb = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
+    group = zarr.create_group(tmp_path / "a.zarr", attributes={"multiscales": "odd"})
+    group.create_array("0", data=of_axes(rgb, axes))
+    source = bigimages.open_source(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(source.whole(), rgb)
+
+
+def test_of_a_pyramid_the_largest_array_is_read(tmp_path):
+    group = zarr.create_group(tmp_path / "a.zarr")
+    for name, side in [("10", 20), ("2", 80), ("3", 40)]:
+        group.create_array(name, data=np.zeros((side, side), np.uint8))
+    group.create_group("labels").create_array("0", data=np.zeros((99, 99), np.uint8))
+    assert bigimages.open_source(tmp_path / "a.zarr").shape == (80, 80)
+
+
+def test_the_first_image_of_a_collection_is_read(tmp_path):
+    first = zarr.create_group(tmp_path / "a.zarr").create_group("0")
+    first.create_array("0", data=np.zeros((80, 80), np.uint8))
+    assert bigimages.open_source(tmp_path / "a.zarr").shape == (80, 80)
+
+
+@pytest.mark.parametrize("shape", [(), (9,), (2, 2, 2, 2, 9, 9)])
+def test_other_zarr_arrays_are_refused(tmp_path, shape):
+    zarr.create_array(tmp_path / "a.zarr", data=np.zeros(shape, np.uint8))
+    with pytest.raises(cli.InputError, match=r"an array of shape \("):
+        bigimages.open_source(tmp_path / "a.zarr")
+
+
+def test_a_zarr_group_without_arrays_is_refused(tmp_path):
+    zarr.create_group(tmp_path / "a.zarr")
+    with pytest.raises(cli.InputError, match=r"a.zarr: is no Zarr array \("):
+        bigimages.open_source(tmp_path / "a.zarr")
+
+
 @pytest.mark.parametrize("text", ["1,2", "0,1,2", "a,b,c", "1,2,3,4"])
 def test_other_bands_are_refused(folder, capsys, text):
     assert run("data/rgb.png", "--bands", text) == 2
