@@ -355,7 +355,7 @@ def _largest(group: "zarr.Group") -> "zarr.Array | zarr.Group":
     return groups[0][1]  # of many images, the first
 
 
-def _axes(facts: Mapping[str, Any], shape: Sequence[int]) -> str:
+def _axes(facts: Mapping[str, Any], shape: tuple[int, ...]) -> str:
     """Name an array's axes as OME-Zarr's metadata does, or else by their number."""
     with suppress(Exception):  # metadata may hold anything
         (first, *_) = facts.get("ome", facts)["multiscales"]
@@ -1238,8 +1238,14 @@ def forecast(
     Raises
     ------
     InputError
-        There is too little memory or disk.
+        There is too little memory or disk, or a library is missing.
     """
+    _require(name, "zarr", "an image segmented by bands of rows")
+    for path in [path for path in (output, overlay, probabilities) if path]:
+        if not is_zarr_name(path):
+            _require(path, "rasterio", "a file written by bands of rows")
+        if _is_encoded(path):
+            _require(path, "pyvips", "a PNG or JPEG written by bands of rows")
     height, width = source.shape
     tiles = -(-height // BAND) * -(-width // BAND)
     # Two bands of pixels, one of results; the blocks of two TIFFs.

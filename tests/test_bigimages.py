@@ -251,6 +251,34 @@ def test_a_library_that_is_missing_is_asked_for(
     assert f"needs {missing} (pip install -r requirements-big.txt)" in said
 
 
+@pytest.mark.parametrize(
+    ("missing", "outputs", "named"),
+    [
+        ("zarr", {"output": "m.tif"}, "map.tif"),
+        ("zarr", {"output": "m.png"}, "map.tif"),
+        ("pyvips", {"output": "m.png"}, "m.png"),
+        ("pyvips", {"output": "m.tif", "overlay": "o.jpg"}, "o.jpg"),
+        ("pyvips", {"output": "m.zarr", "probabilities": "p.png"}, "p.png"),
+        ("rasterio", {"output": "m.tif"}, "m.tif"),
+        ("rasterio", {"output": "m.png"}, "m.png"),
+        ("rasterio", {"output": "m.zarr", "overlay": "o.jpg"}, "o.jpg"),
+    ],
+)
+def test_any_library_may_be_missing(
+    model_file, scene, by_bands, monkeypatch, capsys, missing, outputs, named
+):
+    name = "data/rgb.png" if missing == "rasterio" else "map.tif"
+    write_tiff("map.tif", scene[0], **PLACE)
+    before = sorted(os.listdir())
+    monkeypatch.setattr(bigimages, "_has", lambda library: library != missing)
+    options = [part for key in outputs for part in (f"--{key}", outputs[key])]
+    assert run(name, *options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {named}: ")
+    assert line.endswith(f" needs {missing} (pip install -r requirements-big.txt)")
+    assert sorted(os.listdir()) == before
+
+
 def test_ordinary_images_need_no_library(model_file, monkeypatch):
     assert run("--output", "with.png") == 0
     monkeypatch.setattr(bigimages, "_has", lambda library: False)
