@@ -23,6 +23,8 @@ import json
 import logging
 import os
 import shutil
+import stat
+import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -74,6 +76,9 @@ STRIPS = {"blockysize": BAND // 4}  # of a TIFF that is only read once more, by 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # as glibc numbers them
 KEPT = 12 * 2**20  # bytes: more than any of the network's maps, which are used again
 CACHE = 16 * 2**20  # bytes: GDAL's cache, beside the blocks that it must hold
+PROGRAM_BYTES = 500_000_000  # what Python, torch and the libraries take
+INTERLACED_BYTES = 8  # a pixel: the decoder holds the whole image, of up to 4x16 bits
+TRUTH_BYTES = 21  # a pixel, while a ground truth is read
 CHUNK = BAND, 4 * BAND  # rows and columns of the chunks of a Zarr array that is written
 HINT = "pip install -r requirements-big.txt"
 
@@ -96,12 +101,15 @@ class Source:
         Whether a part can be read without holding the whole.
     in_any_order : bool
         Whether the parts can be read in any order, by many at once.
+    held_bytes : int
+        The memory that reading takes, beside the parts that are asked for.
     """
 
     shape: tuple[int, int]
     place: Place | None = None
     by_parts = True
     in_any_order = False
+    held_bytes = 0
 
     def whole(self) -> np.ndarray:
         """Read all of the image: (H, W, 3) uint8."""
@@ -156,6 +164,7 @@ class Held(Source):
     def __init__(self, rgb: np.ndarray) -> None:
         self.rgb = rgb
         self.shape = rgb.shape[:2]
+        self.held_bytes = 3 * rgb.nbytes  # at the peak of its decoding
 
     def read(self, block: Block) -> np.ndarray:
         """Read a part of the image; see `Source`."""
@@ -189,6 +198,8 @@ class Vips(Source):
                 image = image.bandjoin([image, image])
         if image.bands != 3:  # a header so damaged that Pillow did not know it
             raise InputError(f"{self.path}: damaged image ({image.bands} channels)")
+        if image.get_typeof("interlaced"):  # so is a progressive JPEG
+            self.held_bytes = INTERLACED_BYTES * image.width * image.height
         self.image, self.region = image, pyvips.Region.new(image)
         self.top, self.rows = 0, np.empty((0, image.width, 3), np.uint8)
 
@@ -242,6 +253,7 @@ class Raster(Source):
         flags = self.file.mask_flag_enums  # of each band
         is_whole = all(rasterio.enums.MaskFlags.all_valid in band for band in flags)
         self.may_hide = self.place is not None and not is_whole
+        self.held_bytes = self._cache()
 
     def _palette(self) -> np.ndarray | None:
         if self.channels != (1, 1, 1) or self.file.colorinterp[0].name != "palette":
@@ -291,33 +303,30 @@ class Raster(Source):
 
 
 class Chunks(Source):
-    """A Zarr array, channels first or last."""
+    """A Zarr array or OME-Zarr image; the first of each time and depth."""
 
     in_any_order = True
 
     def __init__(self, path: PathLike, channels: Sequence[int] | None = None) -> None:
         import zarr
 
+        facts: dict[str, Any] = {}
         try:
             array = zarr.open(path, mode="r")
-            while isinstance(array, zarr.Group):  # of a pyramid: the largest
-                array = array[sorted(array.keys())[0]]
+            while isinstance(array, zarr.Group):
+                facts = {**facts, **array.attrs}
+                array = _largest(array)
         except Exception as error:  # what damaged metadata raises is not bounded
             raise InputError(f"{path}: is no Zarr array ({error})") from error
         shape = array.shape
-        if array.dtype not in (np.uint8, np.uint16) or len(shape) not in (2, 3, 5):
+        self.axes = _axes(facts, shape)
+        if array.dtype not in (np.uint8, np.uint16) or not self.axes:
             raise InputError(
                 f"{path}: an array of shape {shape} and type {array.dtype} (8 or 16 "
                 "bits are read, of height, width and channels, or as OME-Zarr has them)"
             )
         self.path, self.array = path, array
-        if len(shape) == 2:
-            self.axes, count = "yx", 1
-        elif len(shape) == 5:  # time and depth: the first of each
-            self.axes, count = "tczyx", shape[1]
-        else:
-            self.axes = "cyx" if shape[0] < shape[2] else "yxc"
-            count = shape[self.axes.index("c")]
+        count = shape[self.axes.index("c")] if "c" in self.axes else 1
         self.shape = shape[self.axes.index("y")], shape[self.axes.index("x")]
         self.channels = channels or ((1, 2, 3) if count >= 3 else (1, 1, 1))
         _check_channels(path, self.channels, count)
@@ -328,11 +337,37 @@ class Chunks(Source):
         chosen = dict[str, int | slice](t=0, c=slice(None), z=0, y=rows, x=cols)
         with _told(self.path, Exception):  # what damaged chunks raise is not bounded
             values = np.asarray(self.array[tuple(chosen[axis] for axis in self.axes)])
-        if self.axes == "yx":
-            values = values[..., None]
-        elif self.axes != "yxc":
-            values = np.moveaxis(values, 0, -1)
+        left = [axis for axis in self.axes if axis in "yxc"]
+        if "c" not in left:
+            left, values = [*left, "c"], values[..., None]
+        values = values.transpose([left.index(axis) for axis in "yxc"])
         return _as_rgb(values, [channel - 1 for channel in self.channels])
+
+
+def _largest(group: "zarr.Group") -> "zarr.Array | zarr.Group":
+    """Give the largest array of a group: of a pyramid, the whole image."""
+    arrays = [array for _, array in group.arrays()]
+    if arrays:
+        return max(arrays, key=lambda array: array.size)
+    groups = sorted(group.groups(), key=lambda pair: (len(pair[0]), pair[0]))
+    if not groups:
+        raise ValueError("a group without arrays")
+    return groups[0][1]  # of many images, the first
+
+
+def _axes(facts: Mapping[str, Any], shape: tuple[int, ...]) -> str:
+    """Name an array's axes as OME-Zarr's metadata does, or else by their number."""
+    with suppress(Exception):  # metadata may hold anything
+        (first, *_) = facts.get("ome", facts)["multiscales"]
+        listed = [
+            axis if isinstance(axis, str) else axis["name"] for axis in first["axes"]
+        ]
+        names = "".join(listed)
+        is_known = set("yx") <= set(names) <= set("tczyx")
+        if is_known and len(set(names)) == len(names) == len(shape):
+            return names
+    three = "cyx" if shape[:1] < shape[-1:] else "yxc"
+    return {2: "yx", 3: three, 4: "czyx", 5: "tczyx"}.get(len(shape), "")
 
 
 def _check_channels(path: PathLike, channels: Sequence[int], count: int) -> None:
@@ -467,14 +502,17 @@ def _first_bytes(path: PathLike) -> bytes:
 
 
 def _is_plain(path: PathLike, max_pixels: int) -> bool:
-    """Tell whether an image is stored as it is to be seen, in colours of its own.
+    """Tell whether an image is stored upright, and not as CMYK.
 
-    What Pillow makes of the header is asked first, since it is hardest to break.
+    Pillow reads the header: it is the hardest to break.
     """
     try:
         with Image.open(path, formats=images.READ_FORMATS) as image:
             images.check_pixels(path, image.height, image.width, max_pixels)
-            return image.getexif().get(274, 1) == 1 and image.mode != "CMYK"
+            # PngImageFile.getexif would decode the whole image.
+            orientation = Image.Image.getexif(image).get(274, 1)
+            may_turn = image.format == "PNG" and _has_late_exif(path)
+            return orientation == 1 and image.mode != "CMYK" and not may_turn
     except InputError:
         raise
     except Image.DecompressionBombError as error:  # over twice Pillow's own limit
@@ -483,6 +521,20 @@ def _is_plain(path: PathLike, max_pixels: int) -> bool:
         return True
     except Exception:  # what damaged bytes raise is not bounded; told when it is read
         return True
+
+
+def _has_late_exif(path: PathLike) -> bool:
+    """Tell whether Exif or XMP data follows a PNG's pixels, as ExifTool puts it."""
+    after_pixels = False
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(start := file.read(8)) == 8:
+            size, name = struct.unpack(">I4s", start)
+            after_pixels |= name == b"IDAT"
+            if after_pixels and name in (b"eXIf", b"iTXt"):
+                return True
+            file.seek(size + 4, os.SEEK_CUR)  # its data and checksum
+    return False
 
 
 def _is_map(path: PathLike) -> bool:
@@ -676,10 +728,9 @@ class Store:
         import zarr
 
         output = Path(os.path.realpath(output))
-        self.folder = output.with_name(f".{output.name}.part")
+        self.folder = _part_folder(output)
         self.blocks = bands(shape)
-        self._make_folder()
-        self.lock = _lock(self.folder / "lock", output)
+        self.lock = self._make_and_lock(output)
         # Of a wide band in one chunk, several copies would be held while it is written.
         chunk = min(BAND, shape[0]), min(SIDE, shape[1])
         facts = {**key, "shape": shape, "chunk": chunk, "margins": margins}
@@ -688,9 +739,7 @@ class Store:
             self.array = open_array(self.folder)
             if dict(self.array.attrs) == attributes and not overwrite:
                 return
-        for old in self.folder.iterdir():
-            if old.name != "lock":
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        self._empty()
         zarr.create_array(
             self.folder,
             shape=shape,
@@ -701,17 +750,33 @@ class Store:
         )
         self.array = open_array(self.folder)
 
-    def _make_folder(self) -> None:
-        """Make the folder, or take one that an earlier run left, and no other."""
-        if not os.path.lexists(self.folder):
-            self.folder.mkdir()
-        is_folder = self.folder.is_dir() and not self.folder.is_symlink()
+    def _make_and_lock(self, output: Path) -> TextIO:
+        """Make the folder, or take one that an earlier run left, and lock it."""
+        while True:
+            with suppress(FileExistsError):
+                self.folder.mkdir()
+            with suppress(FileNotFoundError):  # another run has just removed it
+                self._check_folder()
+                file = _lock(self.folder / "lock", output)
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(file.name)):
+                    return file
+                file.close()
+
+    def _check_folder(self) -> None:
+        """Refuse a folder that no run of predict.py left."""
+        is_folder = stat.S_ISDIR(os.lstat(self.folder).st_mode)
         known = {"lock", "zarr.json", "c", "drawn.tif"}
         if not is_folder or not set(os.listdir(self.folder)) <= known:
             raise InputError(
                 f"{self.folder}: is in the way, and is none of predict.py's (move it, "
                 "or give another --output)"
             )
+
+    def _empty(self) -> None:
+        """Delete all but the lock."""
+        for old in self.folder.iterdir():
+            if old.name != "lock":
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
 
     def __getitem__(self, block: Block) -> np.ndarray:
         """Give a block, as it was written."""
@@ -769,9 +834,18 @@ class Store:
         return np.sum(found, axis=0)
 
     def remove(self) -> None:
-        """Delete the store."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete the store; the lock last, so that no other run begins meanwhile."""
+        with suppress(OSError):
+            self._empty()
+            os.unlink(self.lock.name)
+            self.folder.rmdir()
         self.lock.close()
+
+
+def _part_folder(output: PathLike) -> Path:
+    """Name the folder of a file's store."""
+    output = Path(os.path.realpath(output))
+    return output.with_name(f".{output.name}.part")
 
 
 def open_array(folder: PathLike) -> "zarr.Array":
@@ -873,21 +947,25 @@ def digest(values: object) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def identity(path: PathLike) -> list[str | int]:
+def identity(path: PathLike) -> list[object]:
     """Tell a file from others, and from what it was before it was changed.
 
     Parameters
     ----------
     path : str or Path
-        The file or folder.
+        The file, or the folder of a Zarr array.
 
     Returns
     -------
     list
-        Its name, size and time of change.
+        Its name, size and time of change; of a folder, those of all files in it.
     """
+    path = os.path.realpath(path)
+    if os.path.isdir(path):
+        files = sorted(p for p in Path(path).rglob("*") if p.is_file())
+        return [path, digest([identity(file) for file in files])]
     facts = os.stat(path)
-    return [os.path.realpath(path), facts.st_size, facts.st_mtime_ns]
+    return [path, facts.st_size, facts.st_mtime_ns]
 
 
 # ------------------------------------------------------------------ out
@@ -900,7 +978,8 @@ def write_mask(
 
     Of a map, as a GeoTIFF, it holds the classes 0 and 1, `NODATA` and the colours, and
     so does a Zarr array; in any other file it is drawn in the two colours, as
-    `images.write_mask` does, and between the two where the image shows nothing.
+    `images.write_mask` does. Where a map shows nothing, a PNG is transparent and a JPEG
+    between the two colours.
 
     Parameters
     ----------
@@ -922,9 +1001,13 @@ def write_mask(
         table = {0: (*colours[0], 255), 1: (*colours[1], 255), NODATA: (0, 0, 0, 0)}
         _write(path, masks, store, place=place, nodata=NODATA, table=table)
         return
-    drawn = images.drawn_colours(path, colours)
-    palette = np.repeat(drawn.mean(0, keepdims=True).astype(np.uint8), 256, axis=0)
-    palette[:2] = drawn  # what is neither is drawn between the two
+    if place and str(path).lower().endswith(".png"):
+        palette = np.zeros((256, 4), np.uint8)
+        palette[:2] = [(*colour, 255) for colour in colours]
+    else:
+        drawn = images.drawn_colours(path, colours)
+        palette = np.repeat(drawn.mean(0, keepdims=True).astype(np.uint8), 256, axis=0)
+        palette[:2] = drawn
     # A few rows at a time: an index takes eight bytes a pixel.
     parts = (part for mask in masks for part in np.array_split(mask, BAND // 16))
     _write(path, (palette[part] for part in parts if len(part)), store, place=place)
@@ -957,7 +1040,9 @@ def write_probabilities(
         _write(path, values, store)
 
 
-def write_overlay(path: PathLike, source: Source, store: Store) -> None:
+def write_overlay(
+    path: PathLike, source: Source, store: Store, colour: figures.Colour
+) -> None:
     """Draw a mask on its image, by bands of rows.
 
     Parameters
@@ -967,13 +1052,16 @@ def write_overlay(path: PathLike, source: Source, store: Store) -> None:
     source : Source
         The image.
     store : Store
-        What is known of it.
+        Its mask.
+    colour : tuple of int
+        The tint, from `figures.tint`: one for all bands.
     """
 
     def drawn(block: Block) -> np.ndarray:
         around = block.grown(1, source.shape)  # an edge is seen from its neighbours
         rgb = np.ma.getdata(source.read(around))
-        return figures.overlay(rgb, store.mask(around))[block.within(around)]
+        whole = figures.overlay(rgb, store.mask(around), colour=colour)
+        return whole[block.within(around)]
 
     rows = (drawn(block) for block in store.blocks)
     _write(path, rows, store, place=source.place)
@@ -1014,6 +1102,11 @@ def _write_zarr(
             top += len(values)
 
 
+def _is_encoded(path: PathLike) -> bool:
+    """Tell whether a file is made from a temporary TIFF."""
+    return not (_is_tiff(path) or is_zarr_name(path))
+
+
 def _is_tiff(path: PathLike) -> bool:
     return str(path).lower().endswith((".tif", ".tiff"))
 
@@ -1025,10 +1118,10 @@ def _write(
     dtype: str = "uint8",
     **tiff: Any,
 ) -> None:
-    """Write bands of rows, (h, W) or (h, W, 3), one after the other."""
+    """Write bands of rows, (h, W) or (h, W, channels), one after the other."""
     shape = store.array.shape
     first = next(rows)
-    channels = 1 if first.ndim == 2 else 3
+    channels = 1 if first.ndim == 2 else first.shape[2]
     rows = chain([first], rows)
     del first  # as large as a band
     with whole_file(path) as temporary:
@@ -1065,7 +1158,7 @@ def _write_tiff(
         "dtype": dtype,
         **layout,
         "BIGTIFF": "IF_SAFER",
-        "photometric": "RGB" if channels == 3 else "MINISBLACK",
+        "photometric": "MINISBLACK" if channels == 1 else "RGB",
         "interleave": "pixel",
         "nodata": nodata if place else None,
     }
@@ -1115,7 +1208,12 @@ def return_memory() -> None:
 
 
 def forecast(
-    name: PathLike, source: Source, output: PathLike, margins: bool, tile_seconds: float
+    name: PathLike,
+    source: Source,
+    output: PathLike,
+    overlay: PathLike | None,
+    probabilities: PathLike | None,
+    with_truth: bool,
 ) -> str:
     """Say what segmenting an image takes, and refuse it where that is not there.
 
@@ -1127,39 +1225,83 @@ def forecast(
         The image.
     output : str or Path
         The mask's file.
-    margins : bool
-        Whether margins are kept, or classes.
-    tile_seconds : float
-        The time that a tile takes.
+    overlay, probabilities : str, Path or None
+        The other files that are to be written.
+    with_truth : bool
+        Whether the mask is compared with a ground truth, which is held in memory.
 
     Returns
     -------
     str
-        One line: size, tiles, memory, disk and time.
+        One line: size, tiles, memory and disk.
 
     Raises
     ------
     InputError
-        There is too little memory or disk.
+        There is too little memory or disk, or a library is missing.
     """
+    _require(name, "zarr", "an image segmented by bands of rows")
+    for path in [path for path in (output, overlay, probabilities) if path]:
+        if not is_zarr_name(path):
+            _require(path, "rasterio", "a file written by bands of rows")
+        if _is_encoded(path):
+            _require(path, "pyvips", "a PNG or JPEG written by bands of rows")
     height, width = source.shape
     tiles = -(-height // BAND) * -(-width // BAND)
-    # Python and torch; two bands of pixels, one of results; the blocks of two TIFFs.
+    # Two bands of pixels, one of results; the blocks of two TIFFs.
     row = 2 * 3 * (BAND + 12) + 9 * BAND + 4 * 2 * BLOCK
-    memory = 500e6 + width * row
-    disk = height * width * (8.0 if margins else 4.0)
-    there = _free_memory(), shutil.disk_usage(Path(output).parent).free
-    for what, need, free in zip(("memory", "disk"), (memory, disk), there, strict=True):
+    memory = PROGRAM_BYTES + width * row + source.held_bytes
+    if with_truth:
+        memory += TRUTH_BYTES * height * width
+    disks = _disk_bytes(source, output, overlay, probabilities)
+    rooms: list[tuple[str, float, float]] = [("memory", memory, _free_memory())]
+    for folder, size in disks.items():
+        rooms.append((f"disk in {folder}", size, shutil.disk_usage(folder).free))
+    for what, need, free in rooms:
         if need > free:
             raise InputError(
                 f"{name}: {width}x{height} pixels need {need / 1e9:.1f} GB of {what}, "
                 f"and {free / 1e9:.1f} are free (free more, or cut the image)"
             )
+    disk = sum(disks.values())
     return (
         f"{printable(name)}: {width}x{height} pixels, {tiles:,} tiles, at most "
-        f"{memory / 1e9:.1f} GB of memory and {disk / 1e9:.1f} GB of disk, about "
-        f"{tiles * tile_seconds / 60:.1f} minutes"
+        f"{memory / 1e9:.1f} GB of memory and {disk / 1e9:.1f} GB of disk"
     )
+
+
+def _disk_bytes(
+    source: Source,
+    output: PathLike,
+    overlay: PathLike | None,
+    probabilities: PathLike | None,
+) -> dict[Path, float]:
+    """Give the most bytes that each disk must still take, by one folder on it."""
+    mask = 1 if is_zarr_name(output) else 3  # bytes a pixel
+    outputs = (output, mask), (overlay, 3), (probabilities, 4)
+    files = [(Path(os.path.realpath(path)), size) for path, size in outputs if path]
+    is_encoded = any(_is_encoded(path) for path, _ in outputs if path)
+    part = _part_folder(output)
+    files.append((part, 4 if probabilities else 1))
+    if is_encoded:
+        files.append((part, 3))  # a TIFF, from which a PNG or JPEG is made
+    pixels = float(source.shape[0] * source.shape[1])
+    if source.place:
+        pixels *= 4 / 3  # with overviews
+    folders: dict[object, Path] = {}
+    needs: dict[Path, float] = {}
+    for path, size in files:
+        folder = folders.setdefault(_disk(path.parent), path.parent)
+        needs[folder] = needs.get(folder, 0) + size * pixels
+    needs[folders[_disk(part.parent)]] -= sum(  # what an earlier run left
+        path.stat().st_size for path in part.rglob("*") if path.is_file()
+    )
+    return needs
+
+
+def _disk(folder: Path) -> object:
+    """Say which disk a folder is on."""
+    return os.stat(folder).st_dev
 
 
 def _free_memory() -> float:

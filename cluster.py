@@ -218,7 +218,6 @@ def fill(
     client: "Client",
     store: bigimages.Store,
     image: str,
-    identity: list[str | int],
     channels: Sequence[int] | None,
     network: bigimages.Network,
     halo: int,
@@ -233,8 +232,6 @@ def fill(
         Where the results go; the workers reach its folder by the same name.
     image : str
         The image's file; the workers reach it by the same name.
-    identity : list
-        What `bigimages.identity` said of the image when the command began.
     channels : list of int or None
         Its bands, as for `bigimages.open_source`.
     network : callable
@@ -245,14 +242,12 @@ def fill(
     Raises
     ------
     InputError
-        The image was changed or replaced since the command began, or a worker was lost
-        for good.
+        A worker was lost for good.
     """
     from distributed import as_completed
 
     missing = store.missing(blocks(store.array.shape))
-    folder = str(store.folder)
-    segment = partial(_segment_block, folder, image, identity, channels, network, halo)
+    segment = partial(_segment_block, str(store.folder), image, channels, network, halo)
     with _told(client), store.progress(len(missing), "block") as bar:
         futures = client.map(segment, missing, retries=RETRIES, pure=False)
         for future in as_completed(futures):
@@ -263,7 +258,6 @@ def fill(
 def _segment_block(
     folder: str,
     image: str,
-    identity: list[str | int],
     channels: Sequence[int] | None,
     network: bigimages.Network,
     halo: int,
@@ -274,8 +268,6 @@ def _segment_block(
     # Opened anew for each block: a worker outlives a run, and the file may change.
     source = bigimages.open_source(image, channels, sys.maxsize)
     seen = bigimages.read_with_halo(source, halo, block)
-    if bigimages.identity(image) != identity:
-        raise InputError(f"{image}: changed while it was read (start again)")
     array = bigimages.open_array(folder)
     array[block.slices] = bigimages.block_values(network, array.fill_value, *seen)
 

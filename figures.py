@@ -57,13 +57,15 @@ def tint(rgb: np.ndarray) -> Colour:
     Parameters
     ----------
     rgb : ndarray, (H, W, 3) uint8
-        The image.
+        The image, or some of its pixels.
 
     Returns
     -------
     tuple of int
         Vermillion, which is rare in photographs; blue where the image is like it.
     """
+    if rgb.size == 0:
+        return TINTS[0]
     step = max(1, max(rgb.shape) // 200)  # some pixels tell as much as all
     typical = np.median(rgb[::step, ::step], axis=(0, 1))
     return TINTS[int(np.linalg.norm(typical - TINTS[0]) < LIKE)]

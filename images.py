@@ -44,6 +44,7 @@ MAX_JPEG_SIDE = 65_500  # pixels: libjpeg's limit; the format's own is 65,535
 JPEG_QUALITY = 95
 PNG_LEVEL = 3  # twice as fast to write as 6; a mask grows by half
 MIN_JPEG_GAP = 96  # between two colours, in their most different channel; 48 sufficed
+GDAL_NODATA = 42113  # the tag of a GeoTIFF whose text is its nodata value
 UNLABELLED = 255  # in a truth: a pixel without a class, neither learned nor scored
 
 # Pillow's own guard against decompression bombs, set to the limit stated above.
@@ -206,17 +207,22 @@ def read_rgb(path: PathLike, max_pixels: int | None = None) -> np.ndarray:
     return np.ascontiguousarray(_pixels(path, image)[..., :3])
 
 
-def read_truth(path: PathLike) -> tuple[np.ndarray, Colours]:
+def read_truth(
+    path: PathLike, max_pixels: int | None = None
+) -> tuple[np.ndarray, Colours]:
     """Read a ground truth: an image of exactly two colours.
 
-    The darker colour is class 0, the brighter one class 1. Pixels that are not opaque
-    are unlabelled. In a lossy file, whose edges hold many values, the two strongest
-    colours count, provided that nearly every pixel is near to one of them.
+    The darker colour is class 0, the brighter one class 1. Pixels that are not opaque,
+    or have the nodata value of a GeoTIFF, are unlabelled. In a lossy file, whose edges
+    hold many values, the two strongest colours count, provided that nearly every pixel
+    is near to one of them.
 
     Parameters
     ----------
     path : str or Path
         A file of any format that `read_rgb` reads.
+    max_pixels : int, optional
+        As for `read_rgb`.
 
     Returns
     -------
@@ -230,15 +236,17 @@ def read_truth(path: PathLike) -> tuple[np.ndarray, Colours]:
     InputError
         The file cannot be read, or does not hold two colours.
     """
-    image = _open(path)
-    rgb, opaque = _colours_and_opacity(path, image)
+    image = _open(path, max_pixels)
+    rgb, known = _colours_and_known(path, image)
     # One number per colour, so that colours can be counted: (H, W) int32.
     codes = rgb[..., 0].astype(np.int32)
     for channel in (1, 2):
         codes = (codes << 8) | rgb[..., channel]
-    if not opaque.any():
-        raise InputError(f"{path}: every pixel is transparent, so none has a class")
-    found, counts = np.unique(codes[opaque], return_counts=True)
+    if not known.any():
+        raise InputError(
+            f"{path}: every pixel is transparent or has no data, so none has a class"
+        )
+    found, counts = np.unique(codes[known], return_counts=True)
     colours = np.stack([found >> 16, found >> 8 & 255, found & 255], 1)  # (colours, 3)
     strongest = np.argsort(-counts, kind="stable")
     if len(found) > 2 and _is_lossy(image):
@@ -250,7 +258,7 @@ def read_truth(path: PathLike) -> tuple[np.ndarray, Colours]:
     dark, bright = sorted(pair.tolist(), key=lambda c: (_brightness(c), c))
     is_bright = _distance(colours, bright) < _distance(colours, dark)  # (colours,)
     truth = np.full(codes.shape, UNLABELLED, np.uint8)
-    truth[opaque] = is_bright[np.searchsorted(found, codes[opaque])]
+    truth[known] = is_bright[np.searchsorted(found, codes[known])]
     return truth, (tuple(dark), tuple(bright))
 
 
@@ -335,13 +343,13 @@ def check_pixels(path: PathLike, height: int, width: int, most: int) -> None:
 
 
 @contextmanager
-def memory_told(path: PathLike, pixel_bytes: int) -> Iterator[None]:
-    """Say how much memory the work on an image takes, where it runs out.
+def memory_told(paths: Sequence[PathLike], pixel_bytes: int) -> Iterator[None]:
+    """Say how much memory the work on images takes, where it runs out.
 
     Parameters
     ----------
-    path : str or Path
-        The image.
+    paths : sequence of str or Path
+        The images that are in memory together.
     pixel_bytes : int
         How many bytes the work takes for each pixel.
 
@@ -359,13 +367,26 @@ def memory_told(path: PathLike, pixel_bytes: int) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        with Image.open(path, formats=READ_FORMATS) as image:
-            width, height = image.size
-        gigabytes = (PROGRAM_BYTES + width * height * pixel_bytes) / 1e9
+        names = f"{paths[0]}" + (f" and {len(paths) - 1} more" if paths[1:] else "")
         raise InputError(
-            f"{path}: out of memory: {width}x{height} pixels take about "
-            f"{gigabytes:.1f} GB ({MORE_MEMORY})"
+            f"{names}: out of memory{_memory_needed(paths, pixel_bytes)} "
+            f"({MORE_MEMORY})"
         ) from error
+
+
+def _memory_needed(paths: Sequence[PathLike], pixel_bytes: int) -> str:
+    """Say how much memory images take, or nothing where a size cannot be read."""
+    sizes = []
+    try:
+        for path in paths:
+            with Image.open(path, formats=READ_FORMATS) as image:
+                sizes.append(image.size)
+    except Exception:  # of a folder, a huge image, ...: it must not hide the cause
+        return ""
+    pixels = sum(width * height for width, height in sizes)
+    size = f"{pixels:,}" if len(sizes) > 1 else "{}x{}".format(*sizes[0])
+    gigabytes = (PROGRAM_BYTES + pixels * pixel_bytes) / 1e9
+    return f": {size} pixels take about {gigabytes:.1f} GB"
 
 
 def _open(path: PathLike, max_pixels: int | None = None) -> Image.Image:
@@ -396,22 +417,35 @@ def _open(path: PathLike, max_pixels: int | None = None) -> Image.Image:
         raise InputError(f"{path}: damaged image ({error})") from error
 
 
-def _colours_and_opacity(
+def _colours_and_known(
     path: PathLike, image: Image.Image
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give a truth's colours (H, W, 3) uint8 and where it is opaque (H, W) bool."""
+    """Give a truth's colours, (H, W, 3) uint8, and its labelled pixels, (H, W) bool."""
+    known = _has_data(image)
     if image.mode.startswith("I") or image.mode == "F":
-        grey = _two_values(path, np.asarray(image))
-        return np.repeat(grey[..., None], 3, 2), np.ones(grey.shape, bool)
+        grey = _two_values(path, np.asarray(image), known)
+        return np.repeat(grey[..., None], 3, 2), known
     pixels = _pixels(path, image)
-    if pixels.shape[2] == 3:
-        return pixels, np.ones(pixels.shape[:2], bool)
-    return pixels[..., :3], pixels[..., 3] == 255
+    if pixels.shape[2] == 4:
+        known &= pixels[..., 3] == 255
+    return pixels[..., :3], known
 
 
-def _two_values(path: PathLike, values: np.ndarray) -> np.ndarray:
+def _has_data(image: Image.Image) -> np.ndarray:
+    """Tell where a TIFF's pixels differ from its nodata value: (H, W) bool."""
+    nodata = getattr(image, "tag_v2", {}).get(GDAL_NODATA, "")
+    try:
+        value = np.float64(str(nodata).strip("\0 "))
+    except ValueError:
+        return np.ones(image.size[::-1], bool)
+    pixels = np.asarray(image)  # of a palette, the indices
+    differs = ~np.isnan(pixels) if np.isnan(value) else pixels != value
+    return differs if differs.ndim == 2 else differs.any(-1)
+
+
+def _two_values(path: PathLike, values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Give a truth of 16 or 32 bits, (H, W), in 8: as it is, or by the high byte."""
-    found = np.unique(values)
+    found = np.unique(values[known])
     if len(found) != 2:
         raise _not_two(path, "value", found.tolist())
     if not np.isin(found, np.arange(65_536)).all():

@@ -365,7 +365,8 @@ def warning(looks: Looks, light: np.ndarray, rgb: np.ndarray) -> str | None:
 def _share_outside(looks: Looks, light: ArrayLike, pixels: np.ndarray) -> float:
     """Say how many of (..., 3) pixels have colours that the training image lacks."""
     low, high = (np.multiply(c, light) for c in (looks["lowest"], looks["highest"]))
-    return ((pixels < low) | (pixels > high)).any(-1).mean()
+    outside = ((pixels < low) | (pixels > high)).any(-1)
+    return outside.mean() if outside.size else 0.0  # a map may have no known pixel
 
 
 # ------------------------------------------------------------------ another day

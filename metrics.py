@@ -3,7 +3,7 @@
 Contents
 --------
 To train         segmentation_loss
-To judge         scores, precision_recall, score_table
+To judge         scores, total_scores, precision_recall, score_table
 
 Truths are (H, W) uint8: 0, 1 or `UNLABELLED`, whose pixels are neither learned nor
 scored. The *margin* of a pixel is the logit of class 1 less that of class 0.
@@ -58,7 +58,8 @@ def scores(mask: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     Parameters
     ----------
     mask : ndarray, (H, W) uint8
-        The predicted classes, 0 or 1.
+        The predicted classes, 0 or 1; any other value is right nowhere, and missed
+        where the truth is class 1.
     truth : ndarray, (H, W) uint8
         0, 1 or `UNLABELLED`.
 
@@ -68,11 +69,33 @@ def scores(mask: np.ndarray, truth: np.ndarray) -> dict[str, float]:
         ``IoU``, ``Dice``, ``precision`` and ``recall`` of class 1, and ``accuracy``
         over both classes; NaN where it is 0 / 0.
     """
-    labelled = truth != UNLABELLED
-    hit = int(np.sum((mask == 1) & (truth == 1)))
-    false = int(np.sum((mask == 1) & (truth == 0)))
-    missed = int(np.sum((mask == 0) & (truth == 1)))
-    total = int(labelled.sum())
+    return total_scores([(mask, truth)])
+
+
+def total_scores(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Compare masks with truths, and score all their pixels together.
+
+    Parameters
+    ----------
+    pairs : iterable of (ndarray, ndarray)
+        Each mask and its truth, as for `scores`: the parts of a large image, say.
+
+    Returns
+    -------
+    dict of str to float
+        As `scores` has them.
+    """
+    counts = [
+        [
+            np.count_nonzero((mask == 1) & (truth == 1)),
+            np.count_nonzero((mask == 1) & (truth == 0)),
+            np.count_nonzero((mask != 1) & (truth == 1)),
+            np.count_nonzero((mask == truth) & (truth != UNLABELLED)),
+            np.count_nonzero(truth != UNLABELLED),
+        ]
+        for mask, truth in pairs
+    ]
+    hit, false, missed, right, total = np.sum(counts, 0).tolist()
 
     def ratio(part: int, whole: int) -> float:
         return part / whole if whole else math.nan
@@ -82,7 +105,7 @@ def scores(mask: np.ndarray, truth: np.ndarray) -> dict[str, float]:
         "Dice": ratio(2 * hit, 2 * hit + false + missed),
         "precision": ratio(hit, hit + false),
         "recall": ratio(hit, hit + missed),
-        "accuracy": ratio(total - false - missed, total),
+        "accuracy": ratio(right, total),
     }
 
 

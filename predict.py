@@ -13,6 +13,7 @@ python predict.py --verify new.png
 
 import argparse
 import hashlib
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -28,6 +29,10 @@ import cluster
 import figures
 import folders
 import images
+
+
+# OpenMP's threads sleep while they wait; spinning, they slow down whatever else runs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -137,11 +142,16 @@ def pixel_bytes(args: argparse.Namespace) -> int:
 def read(args: argparse.Namespace, job: Job, whole: bool = False) -> Picture:
     """Open an image, read it unless it is too large for that, and read its truth."""
     name, output = job
-    with images.memory_told(name, pixel_bytes(args)):
+    with images.memory_told([name], pixel_bytes(args)):
         source = bigimages.open_source(name, args.bands, args.max_pixels)
         by_bands = bigimages.is_large(source) or bigimages.is_zarr_name(output)
-        rgb = None if by_bands and not whole else source.whole()
-        truth = images.read_truth(args.gt)[0] if args.gt else None
+        by_bands = by_bands and not whole
+        if by_bands:
+            files = output, args.overlay, args.probabilities
+            forecast = bigimages.forecast(name, source, *files, bool(args.gt))
+            print(forecast, file=sys.stderr)
+        rgb = None if by_bands else source.whole()
+        truth = images.read_truth(args.gt, args.max_pixels)[0] if args.gt else None
     if truth is not None:
         images.check_same_size(name, source.shape, args.gt, truth.shape)
     for drawn in filter(None, (output, args.overlay)):
@@ -192,12 +202,12 @@ def predict(
     rgb = picture.rgb
     assert rgb is not None  # those that are read by bands go another way
     adapted, its_light = light.adapt(model, looks, rgb)
+    predictor = segutils.Predictor(adapted, precision)
     if with_probabilities:
-        margin = segutils.margins(adapted, rgb, precision, progress=True)
+        margin = predictor.margins(rgb, progress=True)
         mask, probability = (margin > 0).astype(np.uint8), segutils.sigmoid(margin)
     else:
-        mask = segutils.segment(adapted, rgb, precision, progress=True)
-        probability = None
+        mask, probability = predictor.segment(rgb, progress=True), None
     return Prediction(picture, mask, probability, light.warning(looks, its_light, rgb))
 
 
@@ -213,6 +223,7 @@ class BandedPrediction(NamedTuple):
 
     picture: Picture
     store: bigimages.Store
+    tint: figures.Colour  # of the overlay
     warning: str | None
 
 
@@ -231,41 +242,41 @@ def predict_by_bands(
     seen = source.cut(light.glimpse(*source.shape))
     adapted, its_light = light.adapt_to(model, looks, seen)
     margins = bool(args.probabilities)
-    seconds = segutils.seconds_a_tile(adapted, seen, precision)
-    forecast = bigimages.forecast(name, source, output, margins, seconds)
-    print(forecast, file=sys.stderr)
+    predictor = segutils.Predictor(adapted, precision)
+    network = predictor.margins if margins else predictor.segment
     key = {**key, "image": identity}
-    network = segutils.margins if margins else segutils.segment
-    network = partial(network, adapted, precision=precision)
     shared = (args.workers, args.scheduler) if source.in_any_order else (None, None)
     with cluster.connected(*shared) as client:
         store = bigimages.Store(output, key, source.shape, margins, args.overwrite)
         try:
             if client:
-                image = name, identity, args.bands
-                cluster.fill(client, store, *image, network, segutils.HALO)
+                cluster.fill(client, store, name, args.bands, network, segutils.HALO)
             else:
                 store.fill(source, network, segutils.HALO)
+            if bigimages.identity(name) != identity:
+                raise cli.InputError(f"{name}: changed while it was read (start again)")
         except BaseException:
             store.lock.close()  # this process, too, may go on with it
             raise
-    warning = light.warning(looks, its_light, light.known_pixels(seen))
-    return BandedPrediction(picture, store, warning)
+    known = light.known_pixels(seen)
+    warning = light.warning(looks, its_light, known)
+    return BandedPrediction(picture, store, figures.tint(known), warning)
 
 
 def write_by_bands(
     args: argparse.Namespace, colours: images.Colours, prediction: BandedPrediction
 ) -> "Outcome":
     """Write what is asked for of a picture that is not held in memory."""
-    picture, store, warning = prediction
+    picture, store, tint, warning = prediction
     source = picture.source
     counts, scores = store.counts(), None
     if picture.truth is not None:
-        mask = np.concatenate([store.mask(block) for block in store.blocks])
-        scores = metrics.scores(mask, picture.truth)
+        truths = (picture.truth[block.slices] for block in store.blocks)
+        masks = map(store.mask, store.blocks)
+        scores = metrics.total_scores(zip(masks, truths, strict=True))
     bigimages.write_mask(picture.output, store, colours, source.place)
     if args.overlay:
-        bigimages.write_overlay(args.overlay, source, store)
+        bigimages.write_overlay(args.overlay, source, store, tint)
     if args.probabilities:
         bigimages.write_probabilities(
             args.probabilities, store, segutils.sigmoid, source.place
@@ -293,7 +304,7 @@ def write(
     if isinstance(prediction, BandedPrediction):
         return write_by_bands(args, colours, prediction)
     picture, mask, probability, warning = prediction
-    with images.memory_told(picture.name, pixel_bytes(args)):
+    with images.memory_told([picture.name], pixel_bytes(args)):
         images.write_mask(picture.output, mask, colours)
         if args.overlay and picture.rgb is not None:
             images.write_rgb(args.overlay, figures.overlay(picture.rgb, mask))
@@ -364,7 +375,7 @@ def predict_all(
             cli.warn(f"{picture.name}: {NOT_SHARED}")
         if picture.rgb is None:
             return predict_by_bands(args, key, model, looks, precision, picture)
-        with images.memory_told(picture.name, pixel_bytes(args)):
+        with images.memory_told([picture.name], pixel_bytes(args)):
             return predict(model, looks, precision, bool(args.probabilities), picture)
 
     found = (cli.attempt(segment, picture) for picture in pictures)

@@ -498,7 +498,7 @@ def learn(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train on labelled images, as the command line says."""
     args = parse_args(argv)
-    with images.memory_told(args.pairs[0][0], PIXEL_BYTES):
+    with images.memory_told([rgb for rgb, _ in args.pairs], PIXEL_BYTES):
         learn(args)
 
 

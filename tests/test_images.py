@@ -291,10 +291,30 @@ def test_what_decoding_ends_with_is_told(tmp_path, monkeypatch, error, raised, w
 def test_how_much_memory_would_do_is_told(tmp_path):
     path = save(tmp_path / "a.png", picture())
     line = f"{path}: out of memory: 31x20 pixels take about 1.0 GB"
-    with pytest.raises(InputError, match=f"^{line}"), images.memory_told(path, 10**6):
+    with pytest.raises(InputError, match=f"^{line}"), images.memory_told([path], 10**6):
         raise MemoryError
-    with pytest.raises(RuntimeError, match="other"), images.memory_told(path, 1):
+    with pytest.raises(RuntimeError, match="other"), images.memory_told([path], 1):
         raise RuntimeError("other")
+
+
+def test_the_memory_of_several_images_is_that_of_all(tmp_path):
+    paths = [save(tmp_path / f"{name}.png", picture()) for name in "abc"]
+    line = f"{paths[0]} and 2 more: out of memory: 1,860 pixels take about 2.3 GB"
+    with pytest.raises(InputError, match=f"^{line}"), images.memory_told(paths, 10**6):
+        raise MemoryError
+
+
+@pytest.mark.parametrize("kind", ["folder", "too large", "no image"])
+def test_out_of_memory_is_told_where_the_size_is_not_known(tmp_path, monkeypatch, kind):
+    path = tmp_path / "a.png"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "too large":
+        save(path, picture())
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    line = rf"{path}: out of memory \(use a smaller image"
+    with pytest.raises(InputError, match=f"^{line}"), images.memory_told([path], 1):
+        raise MemoryError
 
 
 def test_no_warning_below_the_limit():
@@ -402,6 +422,47 @@ def test_transparent_pixels_are_unlabelled(tmp_path):
     found, _ = images.read_truth(save(tmp_path / "a.png", rgba))
     assert (found[:11] == images.UNLABELLED).all()
     np.testing.assert_array_equal(found[11:], truth[11:])
+
+
+NODATA = [
+    (np.uint8, 1, "255", 255),
+    (np.uint8, 255, "7.0", 7),
+    (np.uint16, 1, "65535", 65_535),
+    (np.int32, 255, "-9999", -9999),
+    (np.float32, 1, "nan", np.nan),
+    (np.float32, 1, "1.79e+308", np.inf),  # too large for the type: no pixel has it
+]
+
+
+@pytest.mark.parametrize(("dtype", "top", "tag", "value"), NODATA)
+def test_pixels_without_data_are_unlabelled(tmp_path, dtype, top, tag, value):
+    truth = blobs(40, 60)
+    values = truth.astype(dtype) * dtype(top)
+    is_hidden = np.zeros(truth.shape, bool)
+    is_hidden[:10] = not np.isinf(value)
+    values[is_hidden] = value
+    Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo={42113: tag})
+    found, _ = images.read_truth(tmp_path / "a.tif")
+    assert (found[is_hidden] == images.UNLABELLED).all()
+    np.testing.assert_array_equal(found[~is_hidden], truth[~is_hidden])
+
+
+def test_colours_without_data_are_unlabelled(tmp_path):
+    truth = blobs(40, 60)
+    rgb = np.array([[0, 0, 90], [250, 240, 0]], np.uint8)[truth]
+    rgb[:10] = 0
+    path = tmp_path / "a.tif"
+    Image.fromarray(rgb).save(path, tiffinfo={42113: "0"})
+    found, colours = images.read_truth(path)
+    assert colours == ((0, 0, 90), (250, 240, 0))
+    assert (found[:10] == images.UNLABELLED).all()
+    np.testing.assert_array_equal(found[10:], truth[10:])
+
+
+def test_what_is_no_number_hides_nothing(tmp_path):
+    truth = blobs(40, 60)
+    Image.fromarray(truth).save(tmp_path / "a.tif", tiffinfo={42113: "none"})
+    np.testing.assert_array_equal(images.read_truth(tmp_path / "a.tif")[0], truth)
 
 
 @pytest.mark.parametrize("quality", [50, 75, 95])
@@ -518,7 +579,7 @@ def test_photo_is_no_truth(tmp_path, scene):
 
 def test_fully_transparent_truth_is_refused(tmp_path):
     path = save(tmp_path / "a.png", np.zeros((40, 60, 4), np.uint8))
-    with pytest.raises(InputError, match="every pixel is transparent"):
+    with pytest.raises(InputError, match="every pixel is transparent or has no data"):
         images.read_truth(path)
 
 

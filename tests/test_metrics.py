@@ -46,6 +46,25 @@ def test_scores_by_hand():
     }
 
 
+def test_a_pixel_without_a_class_in_the_mask_is_never_right():
+    mask = np.array([[255, 255, 255, 1]], np.uint8)
+    truth = np.array([[1, 1, 0, 1]], np.uint8)
+    assert metrics.scores(mask, truth) == {
+        "IoU": 1 / 3,
+        "Dice": 2 / 4,
+        "precision": 1,
+        "recall": 1 / 3,
+        "accuracy": 1 / 4,
+    }
+
+
+def test_scores_of_parts_are_those_of_the_whole():
+    draw = np.random.default_rng(0)
+    mask, truth = draw.choice(np.array([0, 1, 255], np.uint8), (2, 20, 30))
+    parts = [(mask[:7], truth[:7]), (mask[7:], truth[7:])]
+    assert metrics.total_scores(parts) == metrics.scores(mask, truth)
+
+
 def test_scores_that_are_not_defined_are_nan():
     empty = np.zeros((2, 2), np.uint8)
     found = metrics.scores(empty, empty)
