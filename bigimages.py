@@ -1,8 +1,8 @@
 """Images larger than memory: read, segmented and written by bands of rows.
 
 PNG and JPEG are read by pyvips, TIFF by rasterio and Zarr by zarr, where those are
-installed (requirements-big.txt); what else there is, and all of it without them, is
-read whole by Pillow. Which library reads a format never depends on the image's size.
+installed (requirements-big.txt). Pillow reads everything else whole. Which library
+reads a format depends on what is installed, never on the image's size.
 
 What is known of a mask is kept in a store beside the file that is to be written, so
 that a run that was killed goes on where it stopped.
@@ -78,7 +78,7 @@ KEPT = 12 * 2**20  # bytes: more than any of the network's maps, which are used 
 CACHE = 16 * 2**20  # bytes: GDAL's cache, beside the blocks that it must hold
 PROGRAM_BYTES = 500_000_000  # what Python, torch and the libraries take
 INTERLACED_BYTES = 8  # a pixel: the decoder holds the whole image, of up to 4x16 bits
-TRUTH_BYTES = 21  # a pixel, while a ground truth is read
+TRUTH_BYTES = 27  # a pixel, while a ground truth is read
 CHUNK = BAND, 4 * BAND  # rows and columns of the chunks of a Zarr array that is written
 HINT = "pip install -r requirements-big.txt"
 
@@ -515,10 +515,6 @@ def _is_plain(path: PathLike, max_pixels: int) -> bool:
             return orientation == 1 and image.mode != "CMYK" and not may_turn
     except InputError:
         raise
-    except Image.DecompressionBombError as error:  # over twice Pillow's own limit
-        if max_pixels <= images.MAX_IMAGE_PIXELS:
-            raise InputError(f"{path}: more than {max_pixels:,} pixels") from error
-        return True
     except Exception:  # what damaged bytes raise is not bounded; told when it is read
         return True
 
@@ -1293,9 +1289,10 @@ def _disk_bytes(
     for path, size in files:
         folder = folders.setdefault(_disk(path.parent), path.parent)
         needs[folder] = needs.get(folder, 0) + size * pixels
-    needs[folders[_disk(part.parent)]] -= sum(  # what an earlier run left
-        path.stat().st_size for path in part.rglob("*") if path.is_file()
-    )
+    folder = folders[_disk(part.parent)]
+    with suppress(FileNotFoundError):  # another run has just removed it
+        left = sum(p.stat().st_size for p in part.rglob("*") if p.is_file())
+        needs[folder] = max(needs[folder] - left, 0)  # an earlier run's part is there
     return needs
 
 

@@ -47,8 +47,8 @@ MIN_JPEG_GAP = 96  # between two colours, in their most different channel; 48 su
 GDAL_NODATA = 42113  # the tag of a GeoTIFF whose text is its nodata value
 UNLABELLED = 255  # in a truth: a pixel without a class, neither learned nor scored
 
-# Pillow's own guard against decompression bombs, set to the limit stated above.
-Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
+# `check_pixels` guards against decompression bombs, with a limit that users can raise.
+Image.MAX_IMAGE_PIXELS = None
 
 # Of a damaged file or a full disk, Pillow and libtiff would print lines of their own.
 # Pillow raises an error as well, so they are not needed, and neither are warnings of
@@ -381,7 +381,7 @@ def _memory_needed(paths: Sequence[PathLike], pixel_bytes: int) -> str:
         for path in paths:
             with Image.open(path, formats=READ_FORMATS) as image:
                 sizes.append(image.size)
-    except Exception:  # of a folder, a huge image, ...: it must not hide the cause
+    except Exception:  # of a folder, a damaged file, ...: it must not hide the cause
         return ""
     pixels = sum(width * height for width, height in sizes)
     size = f"{pixels:,}" if len(sizes) > 1 else "{}x{}".format(*sizes[0])
@@ -394,7 +394,7 @@ def _open(path: PathLike, max_pixels: int | None = None) -> Image.Image:
     check_input(path)
     try:
         with Image.open(path, formats=READ_FORMATS) as image:
-            most = max_pixels or Image.MAX_IMAGE_PIXELS or MAX_IMAGE_PIXELS
+            most = max_pixels or MAX_IMAGE_PIXELS
             check_pixels(path, image.height, image.width, most)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
@@ -403,8 +403,6 @@ def _open(path: PathLike, max_pixels: int | None = None) -> Image.Image:
         raise InputError(
             f"{path}: is no image that can be read (PNG, JPEG, TIFF, WebP or BMP)"
         ) from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: more than {MAX_IMAGE_PIXELS:,} pixels") from error
     except (MemoryError, InputError):
         raise
     except OSError as error:

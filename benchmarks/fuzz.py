@@ -112,7 +112,7 @@ def main(seconds):
     FOUND.mkdir(exist_ok=True)
     for number, content in enumerate(samples()):
         (FOUND / f"sample-{number}").write_bytes(content)
-    Image.MAX_IMAGE_PIXELS = LARGEST
+    images.MAX_IMAGE_PIXELS = LARGEST
     options = [f"-max_total_time={seconds}", "-max_len=65536", "-timeout=20"]
     options += [f"-artifact_prefix={FOUND}/", str(FOUND)]
     atheris.Setup([sys.argv[0], *options], try_one)

@@ -690,6 +690,15 @@ def test_a_truth_counts_in_the_forecast(model_file, by_bands, monkeypatch, capsy
     assert "GB of memory" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("progressive", "pixel_bytes"), [(False, 0), (True, 8)])
+def test_what_a_decoder_holds_counts_in_the_forecast(
+    tmp_path, progressive, pixel_bytes
+):
+    picture("RGB").save(tmp_path / "a.jpg", progressive=progressive)
+    source = bigimages.open_source(tmp_path / "a.jpg")
+    assert source.held_bytes == pixel_bytes * 190 * 301
+
+
 def test_a_truth_of_too_many_pixels_is_refused_by_its_header(model_file, capsys):
     Image.new("1", (1000, 1000)).save("large.png")
     options = ["--gt", "large.png", "--max-pixels", 100_000, "--output", "mask.png"]
