@@ -1,18 +1,20 @@
 """Measure how well images never seen are segmented, beside what people use now.
 
     pip install -r benchmarks/requirements.txt
-    python benchmarks/accuracy.py [FOLDER]
+    python benchmarks/accuracy.py [FOLDER] [--models FOLDER]
 
 FOLDER holds a folder for each family of scenes: ``train/rgb.png`` and ``train/gt.png``,
-and in each ``new-*`` an image never seen, with its truth. Every family is learned by
-train.py's default command and predicted by predict.py's, with three seeds. The tables
-are written to benchmarks/results.md. On two cores it takes five minutes for a family.
+and in each ``new-*`` an image never seen, with its truth; the project's own scenes are
+one more family. Every family is learned by train.py's default command and predicted by
+predict.py's, with three seeds; and each 256x256 part of the new images alone. The
+tables are written to benchmarks/results.md. On two cores it takes five minutes for a
+family. The models are kept in the folder of ``--models``, and those that are there are
+not trained again.
 """
 
 import subprocess
 import sys
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +31,7 @@ import report  # noqa: E402
 
 import cli  # noqa: E402 - from the folder above
 import images  # noqa: E402
+import light  # noqa: E402
 import metrics  # noqa: E402
 import sampling  # noqa: E402
 import segutils  # noqa: E402
@@ -36,6 +39,7 @@ import segutils  # noqa: E402
 
 SEEDS = (0, 1, 2)
 COLUMNS = ("IoU", "Dice", "precision", "recall")
+CROP = 256  # pixels a side, of the parts that are segmented alone
 
 
 class Family(NamedTuple):
@@ -48,57 +52,94 @@ class Family(NamedTuple):
     new: list  # of (name of the image file, its rgb, its truth)
 
 
+def read_family(name, folder, new):
+    """Read a labelled image, and images never seen with their truths beside them."""
+    pair = (folder / "rgb.png", folder / "gt.png")
+    seen = [(p, *images.read_pair(p, p.with_name("gt.png"))[:2]) for p in new]
+    return Family(name, folder, *images.read_pair(*pair)[:2], seen)
+
+
 def families(folder):
     """Read all families in a folder."""
-    found = []
-    for train_folder in sorted(folder.glob("*/train")):
-        pair = (train_folder / "rgb.png", train_folder / "gt.png")
-        new = [
-            (path, *images.read_pair(path, path.with_name("gt.png"))[:2])
-            for path in sorted(train_folder.parent.glob("new-*/rgb.png"))
-        ]
-        name = train_folder.parent.name
-        found.append(Family(name, train_folder, *images.read_pair(*pair)[:2], new))
+    found = [
+        read_family(path.parent.name, path, sorted(path.parent.glob("new-*/rgb.png")))
+        for path in sorted(folder.glob("*/train"))
+    ]
     if not found:
         raise cli.InputError(f"{folder}: no families (NAME/train/rgb.png and gt.png)")
     return found
 
 
-def pooled_scores(family, masks):
-    """Score masks of a family's new images, all pixels taken together."""
-    truths = np.concatenate([truth.ravel() for _, _, truth in family.new])
-    return metrics.scores(np.concatenate([mask.ravel() for mask in masks]), truths)
+def own_family():
+    """Read the project's own scenes."""
+    return read_family("data/new", ROOT / "data", [ROOT / "data/new/rgb.png"])
+
+
+def pooled_scores(masks, truths):
+    """Score masks, all pixels taken together."""
+    pooled = (
+        np.concatenate([p.ravel() for p in pictures]) for pictures in (masks, truths)
+    )
+    return metrics.scores(*pooled)
+
+
+def truths(family):
+    """Give the truths of a family's new images."""
+    return [truth for _, _, truth in family.new]
+
+
+def crops(picture):
+    """Cut a picture into parts, none beside its edge smaller than the others."""
+    height, width = (side // CROP * CROP for side in picture.shape[:2])
+    return [
+        picture[top : top + CROP, left : left + CROP]
+        for top in range(0, height, CROP)
+        for left in range(0, width, CROP)
+    ]
+
+
+def scores_of_crops(family, segment):
+    """Score each part of the new images alone, all pixels taken together."""
+    masks = [segment(part) for _, rgb, _ in family.new for part in crops(rgb)]
+    return pooled_scores(masks, [p for truth in truths(family) for p in crops(truth)])
 
 
 class Result(NamedTuple):
     """What one way achieves on one family with one seed."""
 
     scores: dict  # of the new images, pooled
+    crops: dict  # of each part of them alone, pooled
     held_out: float  # IoU of the held-out block
-    seconds: float  # of training
 
 
 # ------------------------------------------------------------------ the ways
 
 
-def ours(family, seed, run):
+def ours(family, seed, run, models=None):
     """Learn and predict a family by the project's own commands.
 
     `run` runs one of them: it is given "train.py" or "predict.py" and its arguments.
+    `models` is the folder in which the models are kept.
     """
     with tempfile.TemporaryDirectory() as folder:
-        model, plot, mask = (Path(folder, n) for n in ("m.pt", "m.png", "mask.png"))
+        plot, mask = Path(folder, "m.png"), Path(folder, "mask.png")
+        model = Path(models or folder, f"{family.name.replace('/', '-')}-{seed}.pt")
         pair = ["--rgb", family.folder / "rgb.png", "--gt", family.folder / "gt.png"]
-        start = time.perf_counter()
-        run("train.py", *pair, "--model", model, "--plot", plot, "--seed", seed)
-        seconds = time.perf_counter() - start
-        _, content = segutils.load_model(model)
+        if not model.exists():
+            run("train.py", *pair, "--model", model, "--plot", plot, "--seed", seed)
+        network, content = segutils.load_model(model)
         masks = []
         for path, _, _ in family.new:
             run("predict.py", path, "--model", model, "--output", mask)
             is_one = (images.read_rgb(mask) == content["colours"][1]).all(-1)
             masks.append(is_one.astype(np.uint8))
-    return Result(pooled_scores(family, masks), content["held_out"]["IoU"], seconds)
+
+    def segment(rgb):
+        return segutils.segment(light.adapt(network, content["looks"], rgb)[0], rgb)
+
+    scores = pooled_scores(masks, truths(family))
+    in_parts = scores_of_crops(family, segment)
+    return Result(scores, in_parts, content["held_out"]["IoU"])
 
 
 def as_command(script, *arguments):
@@ -110,30 +151,22 @@ def as_command(script, *arguments):
 def peer(family, seed, learn, segment):
     """Learn and predict a family by a peer: a function that learns, one that masks."""
     block = sampling.hold_out(family.truth)
-    start = time.perf_counter()
     learned = learn(family.rgb, family.truth, block, seed)
-    seconds = time.perf_counter() - start
     masks = [segment(learned, rgb) for _, rgb, _ in family.new]
     mask = segment(learned, family.rgb)[block.slices]
     held_out = metrics.scores(mask, family.truth[block.slices])["IoU"]
-    return Result(pooled_scores(family, masks), held_out, seconds)
+    scores = pooled_scores(masks, truths(family))
+    in_parts = scores_of_crops(family, partial(segment, learned))
+    return Result(scores, in_parts, held_out)
 
 
-def larger_class(family, seed):
-    """Answer the larger class everywhere."""
-    larger = int((family.truth == 1).sum() > (family.truth == 0).sum())
-    masks = [np.full_like(truth, larger) for _, _, truth in family.new]
-    scores = pooled_scores(family, masks)
-    return Result(scores, float(scores["IoU"]), 0.0)
-
-
+OURS = "train.py, predict.py"
 WAYS = {
-    "train.py, predict.py": partial(ours, run=as_command),
+    OURS: partial(ours, run=as_command),
     "naive recipe": partial(peer, learn=peers.train_naive, segment=segutils.segment),
     "scikit-image's forest": partial(
         peer, learn=peers.train_forest, segment=peers.forest_mask
     ),
-    "larger class": larger_class,
 }
 
 
@@ -144,30 +177,31 @@ def mean_and_spread(values):
     return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
 
 
-def measure(way, family, seed):
+def measure(way, family, seed, models):
     """Learn and predict a family in one of the ways."""
-    return WAYS[way](family, seed)
+    kept = {"models": models} if way == OURS else {}
+    return WAYS[way](family, seed, **kept)
 
 
-def comparison(found):
+def comparison(found, models):
     """Compare the ways on all families: lines of Markdown."""
-    jobs = [(w, family, seed) for family in found for seed in SEEDS for w in WAYS]
+    jobs = [(w, f, seed, models) for f in found for seed in SEEDS for w in WAYS]
     results = {(family.name, way): [] for family in found for way in WAYS}
-    for (way, family, _), result in peers.one_thread_each(measure, jobs):
+    for (way, family, *_), result in peers.one_thread_each(measure, jobs):
         results[family.name, way].append(result)
     lines = []
     for family in found:
         lines += [
             f"## {family.name}",
             "",
-            f"| | {' | '.join(COLUMNS)} | held-out IoU | training, s |",
+            f"| | {' | '.join(COLUMNS)} | IoU of parts alone | held-out IoU |",
             "|---" * (len(COLUMNS) + 3) + "|",
         ]
         for way in WAYS:
             runs = results[family.name, way]
             cells = [mean_and_spread([r.scores[c] for r in runs]) for c in COLUMNS]
+            cells.append(mean_and_spread([r.crops["IoU"] for r in runs]))
             cells.append(mean_and_spread([r.held_out for r in runs]))
-            cells.append(f"{np.mean([r.seconds for r in runs]):.0f}")
             lines.append(f"| {way} | {' | '.join(cells)} |")
         lines.append("")
     return lines
@@ -180,14 +214,16 @@ def main():
     """Measure, and put the tables into results.md."""
     parser = cli.Parser(description="Measure how well new images are segmented.")
     parser.add_argument("folder", type=Path, nargs="?", default=SCENES)
-    found = families(parser.parse_args().folder)
+    parser.add_argument("--models", type=Path, help="folder to keep the models in")
+    args = parser.parse_args()
+    found = [*families(args.folder), own_family()]
     text = [
         f"`python benchmarks/accuracy.py`; {len(SEEDS)} seeds, mean ± standard "
         "deviation; all new images of a family pooled. Only the train image is "
-        "learned from. Every row is computed by one thread, as many at once as the "
-        "machine has cores: compare the seconds with each other.",
+        f"learned from. The parts are of {CROP}x{CROP} pixels, each segmented as an "
+        "image of its own.",
         "",
-        *comparison(found),
+        *comparison(found, args.models),
     ]
     report.write_part("How accurate", "\n".join(text))
 

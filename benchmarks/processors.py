@@ -5,14 +5,17 @@
 
 PyTorch picks its kernels by what the processor can do; environment variables make it
 pick those of a lesser one, or of another make. The whole suite, or the tests that are
-named, run under each setting; the table is written to benchmarks/results.md when it was
-the whole. On two cores the whole takes one hour and a half.
+named, run under each setting, as many settings at once as there are cores; the table is
+written to benchmarks/results.md when it was the whole. On two cores the whole takes an
+hour.
 """
 
 import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -39,11 +42,11 @@ SETTINGS = (
 )
 
 
-def outcome(setting, tests):
+def outcome(tests, setting):
     """Run tests under a setting: how many passed and failed, and which failed."""
     variables = dict(pair.split("=") for pair in setting.split())
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rf", *tests],
+        [sys.executable, "-m", "pytest", "-q", "-rfE", *tests],
         cwd=ROOT,
         env={**os.environ, **variables},
         capture_output=True,
@@ -68,8 +71,11 @@ def main():
         "|---|---|---|---|",
     ]
     is_well = True
-    for setting in tqdm(SETTINGS, unit="setting", disable=None):
-        counts, failed = outcome(setting, tests)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        outcomes = pool.map(partial(outcome, tests), SETTINGS)
+        bar = tqdm(outcomes, total=len(SETTINGS), unit="setting", disable=None)
+        results = dict(zip(SETTINGS, bar, strict=True))
+    for setting, (counts, failed) in results.items():
         wrong = counts["failed"] + counts["error"]
         is_well = is_well and wrong == 0 and counts["passed"] > 0
         name = f"`{setting}`" if setting else "none"
