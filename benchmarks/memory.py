@@ -126,8 +126,8 @@ def main():
     growth = [found[kind, most][1] - found[kind, least][1] for kind in FORMATS]
     lines += [
         "",
-        f"From {least} to {most} megapixels the peak grows by {min(growth):.0f} to "
-        f"{max(growth):.0f} MiB. It is the width that takes it, not the height.",
+        f"From {least} to {most} megapixels the peak changes by {min(growth):+.0f} to "
+        f"{max(growth):+.0f} MiB. It grows with the width, not with the height.",
     ]
     report.write_part("How much memory", "\n".join(lines))
     figures.save(draw(found, sizes), ROOT / "benchmarks/memory.png")
