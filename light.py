@@ -9,7 +9,7 @@ more of, and the typical colour and contrast of that class alone tell the light.
 That is an estimate, and it is wrong by more in a small image, which shows less. By how
 much, is measured in training: crops of the training image all have its light, so any
 other light that is found in them is an error. An image's light is pulled towards no
-change by as much as such an error could explain.
+change by as much as such an error could explain, and so is its spread by its own.
 
 Contents
 --------
@@ -49,7 +49,7 @@ class Looks(TypedDict):
     contrast: list[float]
     lowest: list[float]
     highest: list[float]
-    error: float
+    error: list[float]
 
 
 def describe(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Looks:
@@ -68,7 +68,7 @@ def describe(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Lo
         ``larger``, the class with more pixels; ``colour`` and ``contrast``, that
         class's typical colour and contrast; ``lowest`` and ``highest``, between which
         nearly all of the images' colours lie: three values of 0 to 255 each; ``error``,
-        0 until `measure_error` tells it.
+        two zeros until `measure_error` tells it.
     """
     counts = [sum(int((truth == c).sum()) for truth in truths) for c in (0, 1)]
     larger = int(counts[1] > counts[0])
@@ -86,14 +86,14 @@ def describe(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Lo
         "contrast": contrast.tolist(),
         "lowest": lowest.tolist(),
         "highest": highest.tolist(),
-        "error": 0.0,
+        "error": [0.0, 0.0],
     }
 
 
 def measure_error(
     model: segutils.FCNN, looks: Looks, pictures: Sequence[np.ndarray]
-) -> float:
-    """Measure how far the light is misjudged, on crops of the training images.
+) -> list[float]:
+    """Measure how far light and spread are misjudged, on crops of the training images.
 
     Parameters
     ----------
@@ -102,23 +102,22 @@ def measure_error(
     looks : dict
         What the training images look like, from `describe`.
     pictures : sequence of ndarray, (H, W, 3) uint8
-        The training images, whose light is known to be 1.
+        The training images, whose light and spread are known to be 1.
 
     Returns
     -------
-    float
-        Of the logarithms of the factors that are found in a crop, the one farthest from
-        0; of these the root mean square, times the square root of a crop's pixels: an
-        image of N pixels is expected to be misjudged by this over the square root of N.
+    list of two float
+        For light and for spread: of the logarithms of a crop's three factors the one
+        farthest from 0, of these the root mean square, times the square root of a
+        crop's pixels. An image of N pixels is expected to be misjudged by this over
+        the square root of N.
     """
-    certain: Looks = {**looks, "error": 0.0}
     errors = []
-    for rgb in pictures:
-        for crop in _crops(rgb):
-            pieces = segutils.cut(crop, glimpse(*crop.shape[:2]))
-            changes = np.log(_factors(model, certain, pieces)[0])  # (2, 3)
-            errors.append((changes**2).max() * crop.shape[0] * crop.shape[1])
-    return float(np.sqrt(np.mean(errors)))
+    for crop in (crop for rgb in pictures for crop in _crops(rgb)):
+        pieces = segutils.cut(crop, glimpse(*crop.shape[:2]))
+        changes = np.log(_factors(model, looks, pieces)[0])  # (2, 3)
+        errors.append((changes**2).max(1) * crop.shape[0] * crop.shape[1])
+    return np.sqrt(np.mean(errors, 0)).tolist()
 
 
 def _crops(rgb: np.ndarray) -> list[np.ndarray]:
@@ -233,7 +232,8 @@ def adapt_to(
         brighter in red, green, blue.
     """
     factors, seen = _factors(model, looks, pieces)
-    light, spread = _shrunk(factors, looks["error"] / max(seen, 1) ** 0.5)
+    errors = np.divide(looks["error"], max(seen, 1) ** 0.5)
+    light, spread = map(_shrunk, factors, errors)
     return _in_light(model, looks, light, spread), light
 
 
@@ -266,7 +266,7 @@ def _factors(
 
 
 def _shrunk(factors: np.ndarray, error: float) -> np.ndarray:
-    """Pull factors towards 1 as far as an error of their logarithms could explain them.
+    """Pull factors towards 1 as far as an error of their logarithms explains them.
 
     All alike, by how far the largest change is over the error: between the soft and the
     hard thresholds of Donoho and Johnstone (1994), as the firm one of Gao and Bruce

@@ -809,9 +809,10 @@ def _are_looks(looks: Any) -> bool:
         keys = ("colour", "contrast", "lowest", "highest")
         values = np.array([looks[key] for key in keys], float)
         possible = values.shape == (4, 3) and ((values >= 0) & (values <= 255)).all()
+        error = np.array(looks["error"], float)
+        possible = possible and error.shape == (2,) and (error >= 0).all()
         # What other images are divided by cannot be 0.
-        usable = possible and values[:2].all() and 0 <= looks["error"] < np.inf
-        return bool(usable and looks["larger"] in (0, 1))
+        return bool(possible and values[:2].all() and looks["larger"] in (0, 1))
     except (TypeError, ValueError, KeyError, IndexError, OverflowError, RuntimeError):
         return False
 

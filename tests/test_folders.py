@@ -24,7 +24,7 @@ def photos(folder, model, scene):
         "contrast": [9.0, 8.0, 7.0],
         "lowest": [0.0] * 3,
         "highest": [255.0] * 3,
-        "error": 0.0,
+        "error": [0.0, 0.0],
     }
     segutils.save_model(
         "model.pt", model.state_dict(), ((0,) * 3, (255,) * 3), looks, {}

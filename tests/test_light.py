@@ -115,10 +115,10 @@ def test_the_error_is_what_crops_of_the_training_image_show():
         shades = np.linspace(1 - shade, 1 + shade, 400)[:, None]
         rgb = (soil * shades).round().astype(np.uint8)
         looks = light.describe([rgb], [truth])
-        assert looks["error"] == 0  # not yet measured
+        assert looks["error"] == [0, 0]  # not yet measured
         one = light.measure_error(model, looks, [rgb])
         assert light.measure_error(model, looks, [rgb, rgb]) == pytest.approx(one)
-        return one / 150  # of a crop, of 150x150 pixels
+        return one[0] / 150  # of the light of a crop, of 150x150 pixels
 
     assert 0 < error(0) < 0.03 < error(0.1) < error(0.2) < 0.25
 
@@ -128,15 +128,30 @@ def test_no_more_light_is_allowed_for_than_an_error_leaves(two_tone):
     model, dark = brightness_model(), rgb // 2
     looks = light.describe([rgb], [truth])
     told = [
-        light.adapt(model, {**looks, "error": error}, dark)[1].max()
+        light.adapt(model, {**looks, "error": [error, 0]}, dark)[1].max()
         for error in (0, 100, 120, 135, 1e6)
     ]
     assert told[0] == pytest.approx(0.5, rel=0.03)
     assert told == sorted(told) and told[3] < told[4] == 1
     # More pixels are more certain: of the whole, and of a quarter of it.
-    unsure = {**looks, "error": 100.0}
+    unsure = {**looks, "error": [100.0, 0.0]}
     quarter = light.adapt(model, unsure, dark[:150, 100:300])[1]
     assert (told[1] < quarter).all()
+
+
+def test_light_and_spread_are_each_judged_by_their_own_error(two_tone):
+    rgb, truth = two_tone
+    model, dark = brightness_model(), rgb // 2
+    looks = light.describe([rgb], [truth])
+
+    def constants(*errors):
+        adapted, told = light.adapt(model, {**looks, "error": list(errors)}, dark)
+        return told, adapted.normalise.std / model.normalise.std
+
+    certain, unsure = constants(0, 0), constants(1e6, 0)
+    assert (unsure[0] == 1).all() and torch.equal(unsure[1], certain[1])
+    unsure = constants(0, 1e6)
+    assert (unsure[0] == certain[0]).all() and (unsure[1] == 1).all()
 
 
 @pytest.fixture(scope="module")

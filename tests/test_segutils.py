@@ -344,7 +344,7 @@ LOOKS = {
     "contrast": [9.0, 8.0, 7.0],
     "lowest": [1.0, 2.0, 3.0],
     "highest": [200.0, 210.0, 220.0],
-    "error": 40.0,
+    "error": [40.0, 30.0],
 }
 
 
@@ -433,7 +433,7 @@ def damaged(path, how):
             "short": {**LOOKS, "colour": [1.0]},
             "flat": {**LOOKS, "contrast": [0.0, 9.0, 9.0]},
             "dark": {**LOOKS, "colour": [0.0, 9.0, 9.0]},
-            "error": {**LOOKS, "error": float("nan")},
+            "error": {**LOOKS, "error": [float("nan"), 1.0]},
             "nan": {**LOOKS, "lowest": [torch.nan, 0.0, 0.0]},
             "class": {**LOOKS, "larger": 2},
             "negative": {**LOOKS, "lowest": [-0.1, 0.0, 0.0]},
