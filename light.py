@@ -324,7 +324,8 @@ def _in_light(
     colour, gain, stretch = (
         mean.new_tensor(values) for values in (looks["colour"], light, spread)
     )
-    mean.copy_(colour * gain + (mean - colour) * stretch)
+    # The same as colour * gain + (mean - colour) * stretch, and exact without a change.
+    mean.copy_(mean * stretch + colour * (gain - stretch))
     std *= stretch
     return adapted
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -233,14 +234,18 @@ def test_no_forward_pass_is_over_the_budget(folder, scene, monkeypatch):
     Image.fromarray(rgb).save("data/rgb.png")
     Image.fromarray(np.tile(scene[1], (3, 3)) * 255).save("data/gt.png")
     shapes = []
-    convolve = torch.nn.functional.conv2d
 
-    def counted(x, weight, *args, **kwargs):
+    def counted(x, weight, *args, convolve, **kwargs):
         if weight.shape[1] == 3:
             shapes.append((x.shape, torch.is_grad_enabled()))
         return convolve(x, weight, *args, **kwargs)
 
-    monkeypatch.setattr(torch.nn.functional, "conv2d", counted)
+    for module, name in (
+        (torch.nn.functional, "conv2d"),
+        (torch, "mkldnn_convolution"),
+    ):
+        convolve = getattr(module, name)
+        monkeypatch.setattr(module, name, partial(counted, convolve=convolve))
     assert run(train.main, "--epochs", 2) == 0
     assert run(predict.main) == 0
     assert {grad for _, grad in shapes} == {True, False}  # training, and the others
@@ -463,7 +468,7 @@ def test_out_of_memory_is_told(trained, capsys, monkeypatch):
     def full(*args, **kwargs):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(segutils, "segment", full)
+    monkeypatch.setattr(segutils.Predictor, "segment", full)
     assert run(predict.main) == 2
     line = "error: data/rgb.png: out of memory: 230x176 pixels take about 0.4 GB ("
     assert capsys.readouterr().err.startswith(line)

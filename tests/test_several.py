@@ -72,7 +72,8 @@ def test_colour_constants_and_looks_are_those_of_all_images(two):
     looks = content["looks"]
     np.testing.assert_allclose(looks["lowest"], np.percentile(pixels, 0.5, axis=0))
     pictures, truths = [s.rgb for s in scenes], [s.truth for s in scenes]
-    assert looks == light.describe(pictures[::-1], truths[::-1])
+    error = light.measure_error(model, looks, pictures)
+    assert looks == {**light.describe(pictures[::-1], truths[::-1]), "error": error}
     alone = [
         light.describe([p], [t])["colour"]
         for p, t in zip(pictures, truths, strict=True)
