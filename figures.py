@@ -231,7 +231,9 @@ def loss_curve(
         training = {"color": BLUE, "marker": marker}
         held_out = {"color": ORANGE, "marker": marker}
         top.plot(epochs, training_loss, label="training patches", **training)
-        top.plot(epochs, held_out_loss, label="held-out block, average", **held_out)
+        top.plot(
+            epochs, held_out_loss, label="held-out block (averaged weights)", **held_out
+        )
         top.set(ylabel="loss (cross-entropy + Dice)", ylim=(0, None))
         top.legend()
         bottom.plot(epochs, iou, **held_out)

@@ -90,7 +90,7 @@ def test_loss_curve_shows_what_it_is_given():
     top, bottom = figure.axes
     lines = {line.get_label(): line for line in top.lines}
     assert list(lines["training patches"].get_ydata()) == [3, 2, 1]
-    assert list(lines["held-out block, average"].get_ydata()) == [4, 3, 3.5]
+    assert list(lines["held-out block (averaged weights)"].get_ydata()) == [4, 3, 3.5]
     assert list(bottom.lines[0].get_ydata()) == [0.1, 0.5, 0.4]
     assert [text.get_text() for text in bottom.texts] == ["0.400"]  # the last
     assert top.get_ylabel().startswith("loss")
