@@ -97,3 +97,25 @@ def test_the_lock_holds_what_the_requirements_name():
     pins = {word for word in named if "==" in word}
     assert len(pins) == 8 and pins <= found
     assert sum("--hash=sha256:" in line for line in locked) > len(found)
+
+
+@pytest.mark.parametrize("module", ["train", "predict", "segutils", "cluster"])
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_threads_that_wait_sleep_unless_the_user_decides(module, own):
+    """It must be set before torch is loaded, which reads it then."""
+    look = (
+        "import os, sys\n"
+        "class Finder:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name == 'torch': print(os.environ.get('OMP_WAIT_POLICY'))\n"
+        "sys.meta_path.insert(0, Finder)\n"
+        f"import {module}, segutils"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    if own:
+        environment["OMP_WAIT_POLICY"] = own
+    line = [sys.executable, "-c", look]
+    told = subprocess.run(
+        line, cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert told.stdout == f"{own or 'PASSIVE'}\n"
