@@ -775,8 +775,13 @@ class Store:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
 
     def __getitem__(self, block: Block) -> np.ndarray:
-        """Give a block, as it was written."""
-        return np.asarray(self.array[block.slices])
+        """Give a block, as it was written; none of its chunks may be missing."""
+        if self.missing([block]):
+            raise _lost(self.folder)
+        try:
+            return np.asarray(self.array[block.slices])
+        except Exception as error:  # what a damaged chunk raises is not bounded
+            raise _lost(self.folder) from error
 
     def mask(self, block: Block) -> np.ndarray:
         """Give a block's classes: 0, 1 or `NODATA`, (h, w) uint8."""
@@ -856,12 +861,27 @@ def open_array(folder: PathLike) -> "zarr.Array":
     -------
     zarr.Array
         The array, to be read and written.
+
+    Raises
+    ------
+    InputError
+        It is not there, or is damaged.
     """
     import zarr
 
     # By default a chunk that shows nothing would not be written.
     with zarr.config.set({"array.write_empty_chunks": True}):
-        return zarr.open_array(folder, mode="r+")
+        try:
+            return zarr.open_array(folder, mode="r+")
+        except Exception as error:  # what damaged metadata raises is not bounded
+            raise _lost(folder) from error
+
+
+def _lost(folder: PathLike) -> InputError:
+    return InputError(
+        f"{folder}: a part of the mask is missing or damaged (delete this folder, and "
+        "start again)"
+    )
 
 
 def read_with_halo(

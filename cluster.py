@@ -16,6 +16,7 @@ import argparse
 import importlib.util
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -247,6 +248,7 @@ def fill(
     from distributed import as_completed
 
     missing = store.missing(blocks(store.array.shape))
+    image = os.path.abspath(image)  # workers may run in another folder
     segment = partial(_segment_block, str(store.folder), image, channels, network, halo)
     with _told(client), store.progress(len(missing), "block") as bar:
         futures = client.map(segment, missing, retries=RETRIES, pure=False)

@@ -110,7 +110,11 @@ class Journal:
 
     def _entry(self, image: PathLike, mask: PathLike) -> dict[str, object]:
         made_of = digest([identity(image), self.key])
-        return {"mask": str(mask), "made_of": made_of, "is": identity(mask)}
+        return {"mask": self._name(mask), "made_of": made_of, "is": identity(mask)}
+
+    def _name(self, mask: PathLike) -> str:
+        """Name a mask by its place in the folder, however the folder was named."""
+        return os.path.relpath(mask, self.path.parent)
 
     def is_done(self, image: PathLike, mask: PathLike) -> bool:
         """Tell whether a mask stands as it was written, for this image and key.
@@ -125,7 +129,7 @@ class Journal:
         bool
             It does.
         """
-        known = self.known.get(str(mask))
+        known = self.known.get(self._name(mask))
         return (
             known is not None
             and Path(mask).exists()

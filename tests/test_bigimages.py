@@ -353,6 +353,29 @@ def test_what_is_known_is_not_computed_again(model_file, by_bands, monkeypatch):
     assert Path("mask.png").read_bytes() == Path("whole.png").read_bytes()
 
 
+@pytest.mark.parametrize("harm", ["lose all", "lose a chunk", "empty a chunk"])
+def test_parts_that_are_lost_or_damaged_give_no_mask(
+    model_file, by_bands, monkeypatch, capsys, harm
+):
+    shutil.copy(ROOT / "data/rgb.png", "a.png")
+    fill, chunk = bigimages.Store.fill, Path(".mask.png.part/c/0/0")
+
+    def harmed(*arguments):
+        fill(*arguments)
+        if harm == "lose all":
+            shutil.rmtree(".mask.png.part")
+        elif harm == "lose a chunk":
+            chunk.unlink()
+        else:
+            chunk.write_bytes(b"")
+
+    monkeypatch.setattr(bigimages.Store, "fill", harmed)
+    assert run("a.png", "--output", "mask.png") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert ".mask.png.part: a part of the mask is missing or damaged (delete" in said
+    assert not Path("mask.png").exists()
+
+
 @pytest.mark.parametrize("changed", ["image", "model", "option", "overwrite"])
 def test_what_is_left_of_something_else_is_not_used(
     model_file, by_bands, monkeypatch, changed

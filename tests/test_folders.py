@@ -128,6 +128,14 @@ def test_what_a_journal_does_not_know_is_made(photos, capsys, option, name):
     assert ("accuracy" in said) == (option == "gt")
 
 
+def test_what_is_done_is_known_however_the_folder_is_named(photos, capsys):
+    assert run() == 0
+    capsys.readouterr()
+    again = ["photos", "--output", str(Path("masks").resolve())]
+    assert cli.run(lambda: predict.main(again)) == 0
+    assert "4 of 4 images are done already" in capsys.readouterr().out
+
+
 def test_a_journal_that_was_cut_off_is_no_fault(photos):
     assert run() == 0
     journal = Path("masks", folders.JOURNAL)
