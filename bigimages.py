@@ -776,7 +776,7 @@ class Store:
 
     def __getitem__(self, block: Block) -> np.ndarray:
         """Give a block, as it was written; none of its chunks may be missing."""
-        if self.missing([block]):
+        if not self._knows(block):
             raise _lost(self.folder)
         try:
             return np.asarray(self.array[block.slices])

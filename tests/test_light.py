@@ -160,7 +160,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     pair = [str(ROOT / "data" / name) for name in ("rgb.png", "gt.png")]
     files = [str(folder / name) for name in ("model.pt", "curves.png")]
-    arguments = ["--rgb", pair[0], "--gt", pair[1], "--epochs", "20"]
+    arguments = ["--rgb", pair[0], "--gt", pair[1], "--epochs", "40"]
     train.main([*arguments, "--model", files[0], "--plot", files[1]])
     model, content = segutils.load_model(files[0])
     return model, content["looks"]
