@@ -8,9 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-import segutils
-from images import Block
-from segutils import FCNN
+from segutils import FCNN, MAX_SIDE, Block, Predictor, is_exact, tiles
 
 
 SIDE = 64  # pixels a side, of the small tiles that are compared with one pass
@@ -22,49 +20,25 @@ class Finding(NamedTuple):
     """How two ways to compute the same differ."""
 
     ways: str
-    difference: float  # the largest between the margins
-    share: float  # the same, as a share of the largest margin
+    difference: float  # the largest between the logits
+    share: float  # the same, as a share of the largest logit
     pixels: int  # whose class differs
 
 
 def middle(shape: Sequence[int]) -> Block:
-    """Choose the part of an image that is checked: what one forward pass may see.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        The image's height and width.
-
-    Returns
-    -------
-    Block
-        At most 256x256 pixels in its middle.
-    """
-    sides = [min(side, segutils.MAX_SIDE) for side in shape]
+    """Choose the part of an image of (H, W) to check: at most 256x256 pixels."""
+    sides = [min(side, MAX_SIDE) for side in shape]
     top, left = ((whole - side) // 2 for whole, side in zip(shape, sides, strict=True))
     return Block(top, left, top + sides[0], left + sides[1])
 
 
-def literal_margins(model: FCNN, rgb: np.ndarray) -> np.ndarray:
-    """Compute the network's definition, layer by layer in float64 on the processor.
-
-    Parameters
-    ----------
-    model : FCNN
-        The network.
-    rgb : ndarray, (H, W, 3) uint8
-        At most 256x256 pixels, both sides even.
-
-    Returns
-    -------
-    ndarray, (H, W) float64
-        The margins.
-    """
+def literal_logits(model: FCNN, rgb: np.ndarray) -> np.ndarray:
+    """Compute the network's definition, layer by layer in float64 on the processor."""
     exact = copy.deepcopy(model).cpu().double().eval()
     pixels = torch.from_numpy(rgb).permute(2, 0, 1)[None].double()  # (1, 3, H, W)
     with torch.no_grad():
-        logits = exact.literal(pixels)[0].numpy()
-    return logits[1] - logits[0]
+        outputs = exact.literal(pixels)[0].numpy()
+    return outputs[1] - outputs[0]
 
 
 def compare(
@@ -72,33 +46,23 @@ def compare(
 ) -> tuple[Finding, ...]:
     """Compute a part of an image in three ways that should agree.
 
-    Parameters
-    ----------
-    model : FCNN
-        The network, on the device that is to be checked.
-    rgb : ndarray, (H, W, 3) uint8
-        The part, at most 256x256 pixels.
-    precision : torch.dtype
-        What the convolutions compute in.
-
-    Returns
-    -------
-    tiled, literal : Finding
-        Small tiles against one pass; one pass against the definition.
+    Gives how small tiles differ from one pass, and one pass from the definition. The
+    part, (H, W, 3) uint8, is at most 256x256 pixels.
     """
     odd = [(0, side % 2) for side in rgb.shape[:2]]
     rgb = np.pad(rgb, [*odd, (0, 0)], "edge")
-    predictor = segutils.Predictor(model, precision)
-    once = predictor.margins(rgb)
+    predictor = Predictor(model, precision)
+    once = predictor.logits(rgb)
     tiled = np.full_like(once, np.nan)
     height, width = once.shape
-    pieces = segutils.cut(rgb, segutils.tiles(height, width, SIDE))
-    for core, margin in predictor.tile_margins(pieces):
-        tiled[core] = margin
+    cut = tiles(height, width, SIDE)
+    pieces = [(tile, rgb[tile.seen.slices]) for tile in cut]
+    for tile, logit in predictor.tile_logits(pieces):
+        tiled[tile.core.slices] = logit
     findings = []
     for ways, one, other in [
-        (f"{len(pieces)} tiles against one pass", tiled, once),
-        ("one pass against the layers as written", once, literal_margins(model, rgb)),
+        (f"{len(cut)} tiles against one pass", tiled, once),
+        ("one pass against the layers as written", once, literal_logits(model, rgb)),
     ]:
         difference = float(np.abs(one - other).max())
         share = difference / max(float(np.abs(other).max()), 1e-30)
@@ -107,36 +71,14 @@ def compare(
     return tuple(findings)
 
 
-def report(
+def describe_findings(
     name: str,
     shape: Sequence[int],
     device: torch.device,
     precision: torch.dtype,
     findings: Sequence[Finding],
 ) -> tuple[str, bool]:
-    """Lay out the findings.
-
-    Parameters
-    ----------
-    name : str
-        The image's file.
-    shape : tuple of int
-        The part's height and width.
-    device : torch.device
-        What was checked.
-    precision : torch.dtype
-        What the convolutions computed in.
-    findings : sequence of Finding
-        From `compare`.
-
-    Returns
-    -------
-    text : str
-        A line for the machine, and one for each finding.
-    is_well : bool
-        Whether tiles give the bits of one pass, where `segutils.is_exact` promises it,
-        and all logits agree but for rounding.
-    """
+    """Lay out the findings; tell whether this machine computes as it should."""
     kind = str(precision).removeprefix("torch.")
     lines = [
         f"{name}: {shape[1]}x{shape[0]} pixels of its middle, {kind} on {device}, "
@@ -150,7 +92,7 @@ def report(
         )
     tiled = findings[0]
     is_well = all(finding.share <= TOLERANCE[precision] for finding in findings)
-    if segutils.is_exact(device, precision):
+    if is_exact(device, precision):
         lines.append("here tiles give the bits of one pass over the whole image")
         is_well = is_well and tiled.difference == 0
     return "\n".join(lines), is_well

@@ -1,14 +1,8 @@
 """Which pixels train and which are held out, and how training patches are drawn.
 
-Contents
---------
-The split        Scene, hold_out, split_scene
-Patches          training_pixels, patch_size, origin_weights, draw_origins,
-                 coverage, cut_patches, jitter
-Several images   sheet, sheet_weights
-
-Patches of several images are cut from a *sheet*, on which the images lie one below the
-other: one image to the code that draws and cuts, with no patch across two of them.
+Truths are (H, W) uint8: 0, 1 or `UNLABELLED`. Patches of several images are cut from a
+*sheet*, on which the images lie one below the other: one image to the code that draws
+and cuts, with no patch across two of them.
 """
 
 import math
@@ -20,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cli import InputError
-from images import UNLABELLED, Block
-from segutils import RECEPTIVE_RADIUS
+from onelabel.files import InputError
+from onelabel.truth import UNLABELLED
+from segutils import RECEPTIVE_RADIUS, Block
 
 
 # ------------------------------------------------------------------ the split
@@ -41,7 +35,7 @@ def hold_out(truth: np.ndarray, share: float = 0.2, places: int = 5) -> Block:
     Parameters
     ----------
     truth : ndarray, (H, W) uint8
-        The classes: 0, 1 or `UNLABELLED`.
+        The classes.
     share : float
         The block's share of the image's area.
     places : int
@@ -95,27 +89,7 @@ class Scene(NamedTuple):
 
 
 def split_scene(rgb: np.ndarray, truth: np.ndarray, largest: int) -> Scene:
-    """Split a labelled image into a held-out block and what is left for training.
-
-    Parameters
-    ----------
-    rgb : ndarray, (H, W, 3) uint8
-        The image.
-    truth : ndarray, (H, W) uint8
-        Its classes: 0, 1 or `UNLABELLED`.
-    largest : int
-        The patches' side that is wanted, as for `patch_size`.
-
-    Returns
-    -------
-    Scene
-        The image with its block and the side of its patches.
-
-    Raises
-    ------
-    InputError
-        No block can be held out, or no patch fits beside it.
-    """
+    """Hold out a block of a labelled image; its patches are at most `largest`."""
     block = hold_out(truth)
     return Scene(rgb, truth, block, patch_size(truth, block, largest))
 
@@ -124,45 +98,12 @@ def split_scene(rgb: np.ndarray, truth: np.ndarray, largest: int) -> Scene:
 
 
 def training_pixels(truth: np.ndarray, block: Block) -> int:
-    """Count the pixels that lie outside the held-out block and its guard band.
-
-    Parameters
-    ----------
-    truth : ndarray, (H, W) uint8
-        The classes.
-    block : Block
-        The held-out block.
-
-    Returns
-    -------
-    int
-        The training area in pixels.
-    """
+    """Count the pixels outside the held-out block and its guard band."""
     return truth.size - truth[block.grown(GUARD, truth.shape).slices].size
 
 
 def patch_size(truth: np.ndarray, block: Block, largest: int) -> int:
-    """Choose the patches' side: the largest that fits, halved where it must be.
-
-    Parameters
-    ----------
-    truth : ndarray, (H, W) uint8
-        The classes: 0, 1 or `UNLABELLED`.
-    block : Block
-        The held-out block.
-    largest : int
-        The side that is wanted, in pixels; `SMALLEST_PATCH` times a power of 2.
-
-    Returns
-    -------
-    int
-        The side in pixels: `largest`, or a half, a quarter and so on of it.
-
-    Raises
-    ------
-    InputError
-        Not even the smallest patch shows both classes outside the held-out block.
-    """
+    """Choose the patches' side: `largest`, halved until one shows the rarer class."""
     size = largest
     while size >= SMALLEST_PATCH:
         if size <= min(truth.shape) and _patch_counts(truth, block, size)[1].any():
@@ -208,7 +149,7 @@ def origin_weights(
     Parameters
     ----------
     truth : ndarray, (H, W) uint8
-        The classes: 0, 1 or `UNLABELLED`.
+        The classes.
     block : Block
         The held-out block: no patch reaches into it or its guard band.
     size : int
@@ -227,22 +168,7 @@ def origin_weights(
 
 
 def draw_origins(weights: np.ndarray, count: int, generator: torch.Generator) -> Tensor:
-    """Draw the top left corners of patches.
-
-    Parameters
-    ----------
-    weights : ndarray, (h, w) float64
-        The probability of each place, from `origin_weights`.
-    count : int
-        How many to draw, with replacement.
-    generator : torch.Generator
-        The source of chance, on the CPU.
-
-    Returns
-    -------
-    Tensor, (count, 2) int64
-        Top and left of each.
-    """
+    """Draw top left corners of patches, with replacement: (count, 2) int64."""
     cumulative = torch.from_numpy(weights.cumsum())
     drawn = torch.rand(count, dtype=torch.float64, generator=generator)
     # Right of equal values, so that a place of no weight is never drawn.
@@ -252,19 +178,9 @@ def draw_origins(weights: np.ndarray, count: int, generator: torch.Generator) ->
 
 
 def coverage(weights: np.ndarray, size: int) -> np.ndarray:
-    """Say how likely a patch is to contain each pixel.
+    """Say how likely a patch is to contain each pixel: (H, W) float64, 0 to 1.
 
-    Parameters
-    ----------
-    weights : ndarray, (H - size + 1, W - size + 1) float64
-        The probability of each place, from `origin_weights`.
-    size : int
-        A patch's side in pixels.
-
-    Returns
-    -------
-    ndarray, (H, W) float64
-        Values of 0 to 1: the sum of the weights of all patches that lie over a pixel.
+    `weights` are those of the places, from `origin_weights`.
     """
     # An integral image once more; a pixel is in the patches of `size` x `size` places.
     table = np.pad(weights, size).cumsum(0).cumsum(1)
@@ -323,27 +239,15 @@ def cut_patches(
 def jitter(
     patches: Tensor, strengths: Sequence[float], generator: torch.Generator
 ) -> Tensor:
-    """Change the light of each patch: brightness, contrast and colour.
+    """Change the light of (B, 3, h, w) patches: brightness, contrast and colour.
 
-    Parameters
-    ----------
-    patches : Tensor, (B, 3, h, w) float32
-        Values of 0 to 255.
-    strengths : tuple of float
-        The spread of brightness, contrast and colour: a factor is drawn between
-        ``exp(-spread)`` and ``exp(spread)``, the colour's for each channel alone.
-    generator : torch.Generator
-        The source of chance, on the CPU.
-
-    Returns
-    -------
-    Tensor, (B, 3, h, w) float32
-        The changed patches; values may leave 0 to 255.
+    Of each strength s a factor is drawn between ``exp(-s)`` and ``exp(s)``, the
+    colour's for each channel alone. Values may leave 0 to 255.
     """
 
-    def factor(spread: float, channels: int) -> Tensor:
+    def factor(strength: float, channels: int) -> Tensor:
         drawn = torch.rand(len(patches), channels, 1, 1, generator=generator)
-        return torch.exp((2 * drawn - 1) * spread).to(patches.device)
+        return torch.exp((2 * drawn - 1) * strength).to(patches.device)
 
     brightness, contrast, colour = strengths
     grey = patches.mean((1, 2, 3), keepdim=True)
@@ -355,19 +259,9 @@ def jitter(
 
 
 def sheet(pictures: Sequence[np.ndarray], rows: int = 0) -> np.ndarray:
-    """Lay pictures one below the other on a sheet as wide as the widest.
+    """Lay pictures one below the other on a sheet as wide as the widest; 0 beside them.
 
-    Parameters
-    ----------
-    pictures : sequence of ndarray
-        They may differ in height and width, but in no other axis.
-    rows : int
-        The axis of the rows; that of the columns follows it.
-
-    Returns
-    -------
-    ndarray
-        The sheet; 0 beside the narrower pictures.
+    `rows` is the axis of the rows; that of the columns follows it.
     """
     heights, widths = zip(*(p.shape[rows : rows + 2] for p in pictures), strict=True)
     shape = list(pictures[0].shape)
@@ -386,19 +280,8 @@ def sheet_weights(scenes: Sequence[Scene], size: int) -> np.ndarray:
     """Say how likely each place of the sheet is to be a patch's top left corner.
 
     An image has as large a share of the patches as of the labelled pixels that are left
-    for training; within it, `origin_weights` says where they lie.
-
-    Parameters
-    ----------
-    scenes : sequence of Scene
-        The images, in their order on the sheet.
-    size : int
-        A patch's side in pixels, at most the smallest scene's.
-
-    Returns
-    -------
-    ndarray, (H, W) float64
-        Probabilities that sum to 1, and 0 where a patch would leave its image.
+    for training; within it, `origin_weights` says where they lie. No patch leaves its
+    image.
     """
     areas = []
     for _, truth, block, _ in scenes:

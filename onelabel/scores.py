@@ -1,12 +1,7 @@
 """How far a prediction is from the truth: the loss of training, and the scores.
 
-Contents
---------
-To train         segmentation_loss
-To judge         scores, total_scores, precision_recall, score_table
-
 Truths are (H, W) uint8: 0, 1 or `UNLABELLED`, whose pixels are neither learned nor
-scored. The *margin* of a pixel is the logit of class 1 less that of class 0.
+scored. The *logit* of a pixel is its log-odds of class 1.
 """
 
 import math
@@ -18,35 +13,21 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from images import UNLABELLED
+from onelabel.truth import UNLABELLED
 
 
-def segmentation_loss(margin: Tensor, truth: Tensor) -> Tensor:
-    """Cross-entropy plus soft Dice, over the labelled pixels.
+def segmentation_loss(logit: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy plus soft Dice over the labelled pixels: () float32, 0 at best.
 
     Cross-entropy judges each pixel alone, and a rare class weighs little in it; Dice
     (Milletari et al. 2016, https://arxiv.org/abs/1606.04797) judges the overlap.
-
-    Parameters
-    ----------
-    margin : Tensor, any shape, float32
-        The logit of class 1 less that of class 0.
-    truth : Tensor, the same shape, uint8
-        0, 1 or `UNLABELLED`.
-
-    Returns
-    -------
-    Tensor, () float32
-        0 where every pixel is told with certainty; differentiable.
     """
     labelled = truth != UNLABELLED
     target = torch.where(labelled, truth, 0).float()
     weight = labelled.float()
-    # Of two logits, only the difference counts: this is the two-class cross-entropy.
-    entropy = F.binary_cross_entropy_with_logits(
-        margin, target, weight, reduction="sum"
-    )
-    probability = margin.sigmoid() * weight
+    # On the difference of two outputs, this is the two-class cross-entropy.
+    entropy = F.binary_cross_entropy_with_logits(logit, target, weight, reduction="sum")
+    probability = logit.sigmoid() * weight
     overlap = 2 * (probability * target).sum() + 1
     dice = overlap / (probability.sum() + target.sum() + 1)
     return entropy / weight.sum().clamp(min=1) + 1 - dice
@@ -58,8 +39,8 @@ def scores(mask: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     Parameters
     ----------
     mask : ndarray, (H, W) uint8
-        The predicted classes, 0 or 1; any other value is right nowhere, and missed
-        where the truth is class 1.
+        The predicted classes; any value but 0 and 1 is right nowhere, and missed where
+        the truth is class 1.
     truth : ndarray, (H, W) uint8
         0, 1 or `UNLABELLED`.
 
@@ -73,18 +54,7 @@ def scores(mask: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def total_scores(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Compare masks with truths, and score all their pixels together.
-
-    Parameters
-    ----------
-    pairs : iterable of (ndarray, ndarray)
-        Each mask and its truth, as for `scores`: the parts of a large image, say.
-
-    Returns
-    -------
-    dict of str to float
-        As `scores` has them.
-    """
+    """Compare masks with truths, pair by pair, and score all their pixels together."""
     counts = [
         [
             np.count_nonzero((mask == 1) & (truth == 1)),
@@ -112,21 +82,9 @@ def total_scores(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, fl
 def precision_recall(
     probability: np.ndarray, truth: np.ndarray, thresholds: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give precision and recall of class 1 for many thresholds at once.
+    """Give precision and recall of class 1 for many thresholds: (T,) float64 each.
 
-    Parameters
-    ----------
-    probability : ndarray, (H, W) float32
-        Of class 1; a pixel is marked where it is above a threshold.
-    truth : ndarray, (H, W) uint8
-        0, 1 or `UNLABELLED`.
-    thresholds : ndarray, (T,) float
-        The thresholds.
-
-    Returns
-    -------
-    precision, recall : ndarray, (T,) float64
-        As `scores` has them; NaN where they are 0 / 0.
+    A pixel is marked where its probability is above the threshold.
     """
     thresholds = np.asarray(thresholds, probability.dtype)  # compared as `>` compares
     classes = [np.sort(probability[truth == label]) for label in (1, 0)]
@@ -139,20 +97,7 @@ def precision_recall(
 
 
 def score_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Lay scores out as a table of plain text.
-
-    Parameters
-    ----------
-    title : str
-        What was scored; it heads the first column.
-    rows : dict of str to dict of str to float
-        For each row's name its scores; all rows have the first one's columns.
-
-    Returns
-    -------
-    str
-        One line a row; a score that is not defined is shown as "-".
-    """
+    """Lay out rows of scores, by their names, as a table of plain text."""
 
     def line(name: str, cells: Iterable[str]) -> str:
         return name.ljust(width) + "".join(cell.rjust(10) for cell in cells)

@@ -1,0 +1,1 @@
+"""What train.py, predict.py and the notebooks need beside segutils.py."""

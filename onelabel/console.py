@@ -1,0 +1,152 @@
+"""The command line: one-line errors and warnings, exit codes, signals, quiet libraries.
+
+Only train.py, predict.py and the benchmarks import this: nothing here serves a library.
+"""
+
+import argparse
+import ctypes
+import io
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
+
+from PIL import Image
+
+from onelabel.files import InputError, is_out_of_memory
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # as glibc numbers them
+
+
+class Terminated(BaseException):
+    """SIGTERM asked the command to end."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of whole option names, whose errors are one line, as all others."""
+
+    def __init__(self, description: str = "") -> None:
+        super().__init__(description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line."""
+        raise InputError(f"{message} (--help lists the options)")
+
+
+def count(text: str) -> int:
+    """Read a number of things from the command line: at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 1")
+    return int(text)
+
+
+def three_bands(text: str) -> list[int]:
+    """Read three band numbers, counted from 1, such as ``3,2,1``."""
+    numbers = [int(n) if n.strip().isdecimal() else 0 for n in text.split(",")]
+    if len(numbers) != 3 or min(numbers) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text}: expected three numbers from 1, as 3,2,1"
+        )
+    return numbers
+
+
+def run(main: Callable[..., int | None], *arguments: object) -> int:
+    """Run a command; turn what goes wrong into one line and an exit code.
+
+    The code is the command's own, or 0; 2 where the input cannot be used, a file cannot
+    be written or memory runs out; 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if before == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _raise_terminated)
+    _ready_streams()
+    _quiet_libraries()
+    try:
+        code = main(*arguments) or 0
+        sys.stdout.flush()
+        return code
+    except (InputError, OSError) as error:
+        complain(error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _say("error", "out of memory (use a smaller image, or more memory)")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        return 128 + signal.SIGINT
+    except Terminated:
+        print("terminated", file=sys.stderr, flush=True)
+        return 128 + signal.SIGTERM
+    finally:
+        if before == signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, before)
+    return 2
+
+
+def _raise_terminated(*_: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would end it halfway
+    raise Terminated
+
+
+def _ready_streams() -> None:
+    """Let prints go nowhere where the shell closed a stream, and fail nowhere."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may hold what the terminal's encoding does not.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _quiet_libraries() -> None:
+    """Let libraries print no lines of their own: every error is reported by `run`."""
+    warnings.filterwarnings("ignore", module="PIL|rasterio")  # odd tags, no map
+    for name in ("PIL", "rasterio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it keeps no cache, say
+    with suppress(AttributeError):  # libtiff may be out of reach
+        ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+
+
+def return_memory() -> None:
+    """Let large arrays go back to the system when they are freed.
+
+    By default glibc keeps freed memory of up to 32 MiB apiece, in a part of its own for
+    each thread: hundreds of megabytes, when blocks are passed between threads.
+    """
+    keep = 12 * 2**20  # bytes: more than any of the network's maps
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(M_ARENA_MAX, 1)
+        mallopt(M_MMAP_THRESHOLD, keep)
+        mallopt(M_TRIM_THRESHOLD, 2 * keep)  # else it would be 128 KiB, and slow
+
+
+def complain(error: Exception) -> None:
+    """Report an error in one line, with the name of the file."""
+    message: object = error
+    if isinstance(error, OSError):
+        reason = error.strerror or error
+        message = f"{error.filename}: {reason}" if error.filename else reason
+    elif isinstance(error, MemoryError):
+        message = f"{error or 'out of memory'}"
+    _say("error", message)
+
+
+def warn(message: str) -> None:
+    """Warn the user in one line."""
+    _say("warning", message)
+
+
+def _say(kind: str, message: object) -> None:
+    print(f"{kind}: {printable(message)}", file=sys.stderr)
+
+
+def printable(message: object) -> str:
+    """Replace line ends and control codes, which a file's name may hold, by spaces."""
+    return "".join(c if c.isprintable() else " " for c in str(message))

@@ -1,0 +1,101 @@
+"""How good a training is: on the held-out block, as it is and as it may change."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+import segutils
+from onelabel import light, scores
+from onelabel.changes import CHANGES, Change
+from onelabel.image import InMemory
+from onelabel.sampling import GUARD, Scene
+from segutils import FCNN, Block
+
+
+Scores = dict[str, float]
+
+
+def logits_inside(model: FCNN, rgb: np.ndarray, block: Block) -> np.ndarray:
+    """Give a block's logits as they are in the whole image."""
+    around = block.grown(GUARD, rgb.shape[:2])
+    return segutils.logits(model, rgb[around.slices])[block.within(around)]
+
+
+def evaluate(model: FCNN, scenes: Sequence[Scene]) -> tuple[float, Scores]:
+    """Give the loss and the scores of the held-out blocks."""
+    logit = pooled(logits_inside(model, s.rgb, s.block) for s in scenes)  # (N,)
+    answer = held_out_truth(scenes)
+    loss = scores.segmentation_loss(torch.tensor(logit), torch.tensor(answer))
+    return loss.item(), scores.scores(logit > 0, answer)
+
+
+def pooled(pictures: Iterable[np.ndarray]) -> np.ndarray:
+    """Put the pixels of several pictures (h, w) together: (N,)."""
+    return np.concatenate([picture.ravel() for picture in pictures])
+
+
+def held_out_truth(scenes: Sequence[Scene]) -> np.ndarray:
+    """Give the classes of the held-out blocks' pixels: (N,)."""
+    return pooled(scene.truth[scene.block.slices] for scene in scenes)
+
+
+def describe(model: FCNN, scenes: Sequence[Scene]) -> light.Looks:
+    """Say what the labelled images look like, and how well their light is estimated."""
+    pictures = [scene.rgb for scene in scenes]
+    looks = light.describe(pictures, [scene.truth for scene in scenes])
+    return {**looks, "error": light.measure_error(model, looks, pictures)}
+
+
+def scores_when_changed(
+    model: FCNN, looks: light.Looks, scenes: Sequence[Scene]
+) -> dict[str, Scores]:
+    """Give the held-out scores under each change that an image may undergo."""
+    answer = held_out_truth(scenes)
+    table = {}
+    for name, change in CHANGES.items():
+        masks = (_segment_changed(model, looks, scene, change) for scene in scenes)
+        table[name] = scores.scores(pooled(masks), answer)
+    return table
+
+
+def _segment_changed(
+    model: FCNN, looks: light.Looks, scene: Scene, change: Change
+) -> np.ndarray:
+    """Segment a scene's held-out block as it is after a change."""
+    around = scene.block.grown(GUARD, scene.truth.shape)
+    changed = change(scene.rgb[around.slices])
+    adapted, _ = light.adapt(model, looks, InMemory(changed).sample())
+    return segutils.segment(adapted, changed)[scene.block.within(around)]
+
+
+def scores_of_constant(scenes: Sequence[Scene]) -> tuple[int, Scores]:
+    """Score always answering the images' larger class; give the class, too.
+
+    Its loss is that of a constant logit, the log-odds of the classes in the images.
+    """
+    truth, answer = pooled(scene.truth for scene in scenes), held_out_truth(scenes)
+    odds = (truth == 1).sum() / (truth == 0).sum()
+    logit = torch.full(answer.shape, float(odds)).log()
+    loss = scores.segmentation_loss(logit, torch.tensor(answer)).item()
+    larger = int(odds > 1)
+    always = scores.scores(np.full_like(answer, larger), answer)
+    return larger, {"loss": loss, **always}
+
+
+def describe_scores(
+    model: FCNN, looks: light.Looks, scenes: Sequence[Scene], name: str
+) -> str:
+    """Lay out the held-out scores of a network, at worst, and of a constant."""
+    loss, row = evaluate(model, scenes)
+    changed = scores_when_changed(model, looks, scenes)
+    worst = min(changed, key=lambda change: changed[change]["IoU"])
+    larger, constant = scores_of_constant(scenes)
+    rows = {
+        name: {"loss": loss, **row},
+        f"at worst: {worst}": {"loss": math.nan, **changed[worst]},
+        f"always class {larger}": constant,
+    }
+    title = "held-out block" if len(scenes) == 1 else f"{len(scenes)} held-out blocks"
+    return scores.score_table(title, rows)

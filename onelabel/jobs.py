@@ -1,0 +1,171 @@
+"""Many images: which ones, what is done already, and one after the other."""
+
+import glob
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from onelabel.files import (
+    InputError,
+    PathLike,
+    digest,
+    identity,
+    is_out_of_memory,
+    is_zarr,
+    is_zarr_name,
+)
+from onelabel.pipeline import share
+from onelabel.reading import SUFFIXES, is_image_name
+
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Result = TypeVar("Result")
+
+JOURNAL = ".predictions.jsonl"  # in the folder of the masks
+
+
+class Job(NamedTuple):
+    """An image and its mask."""
+
+    image: str
+    output: Path
+
+
+def is_folder(output: str) -> bool:
+    """Tell whether an output is a folder of masks; a Zarr array is one mask."""
+    return Path(output).is_dir() and not is_zarr_name(output)
+
+
+def list_jobs(names: Iterable[str], output: str) -> list[Job]:
+    """Pair each image that is named, or lies in a folder that is named, with its mask.
+
+    A name may be a pattern, such as ``photos/**/*.jpg``. The output is the mask's file,
+    or a folder of masks. Where that lies in a named folder, the files in it are masks
+    of an earlier run, and are left out.
+    """
+    images = [image for name in names for image in _expand(name, output)]
+    if is_folder(output):
+        masks: dict[Path, str] = {}
+        for name, place in images:
+            mask = Path(output) / place.with_suffix(".png")
+            if mask in masks:
+                raise InputError(
+                    f"{name}: {masks[mask]} has the same mask, {mask} (rename one)"
+                )
+            masks[mask] = name
+        return [Job(name, mask) for mask, name in masks.items()]
+    if len(images) == 1 and Path(output).suffix:
+        return [Job(images[0][0], Path(output))]
+    many = f" for {len(images)} images" if len(images) > 1 else ""
+    raise InputError(f"{output}: no such folder{many} (make one first)")
+
+
+def _expand(name: str, output: PathLike) -> list[tuple[str, Path]]:
+    """Give the images of a name, each with its place in the folder that was named."""
+    if _is_pattern(name) and not os.path.lexists(name):
+        fixed = takewhile(lambda part: not _is_pattern(part), Path(name).parts)
+        folder = Path(*fixed)
+        paths = [Path(path) for path in glob.iglob(name, recursive=True)]
+    elif not os.path.isdir(name) or is_zarr(name):
+        return [(name, Path(Path(name).name))]
+    else:
+        folder, paths = Path(name), list(Path(name).rglob("*"))
+    if _is_below(output, folder):
+        paths = [path for path in paths if not _is_below(path, output)]
+    images = [path for path in sorted(paths) if _is_image(path, folder)]
+    if not images:
+        holds = "matches" if _is_pattern(name) else "holds"
+        raise InputError(f"{name}: {holds} no images ({', '.join(SUFFIXES)})")
+    return [(str(path), path.relative_to(folder)) for path in images]
+
+
+def _is_pattern(name: str) -> bool:
+    return any(character in name for character in "*?[")
+
+
+def _is_below(path: PathLike, folder: PathLike) -> bool:
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
+
+
+def _is_image(path: Path, folder: Path) -> bool:
+    """Tell whether a path in a folder is an image, and hidden nowhere below it."""
+    parts = path.relative_to(folder).parts
+    is_hidden = any(part.startswith(".") and part != ".." for part in parts)
+    return is_image_name(path) and not is_hidden and path.is_file()
+
+
+class Journal:
+    """Which masks of a folder are done, of which images, and made with what.
+
+    A line of JSON for each, in a hidden file of the folder. `key` says in plain values
+    what the masks depend on beside their images.
+    """
+
+    def __init__(self, folder: PathLike, key: Mapping[str, object]) -> None:
+        self.path = Path(folder, JOURNAL)
+        self.key = key
+        self.entries: dict[str, dict[str, object]] = {}
+        if self.path.exists():
+            for line in self.path.read_bytes().splitlines():
+                # A line may be damaged, or cut off where a run was killed.
+                with suppress(ValueError, TypeError, KeyError):
+                    entry = json.loads(line)
+                    self.entries[entry["mask"]] = entry
+
+    def _entry(self, job: Job) -> dict[str, object]:
+        made_of = digest([identity(job.image), self.key])
+        name = self._name(job.output)
+        return {"mask": name, "made_of": made_of, "is": identity(job.output)}
+
+    def _name(self, mask: PathLike) -> str:
+        """Name a mask by its place in the folder, however the folder was named."""
+        return os.path.relpath(mask, self.path.parent)
+
+    def is_done(self, job: Job) -> bool:
+        """Tell whether a mask is as it was written, for this image and key."""
+        entry = self.entries.get(self._name(job.output))
+        return entry is not None and job.output.exists() and entry == self._entry(job)
+
+    def add(self, job: Job) -> None:
+        """Note that a mask is done."""
+        with open(self.path, "a") as file:
+            # In a line of its own, even after one that was cut off.
+            file.write("\n" + json.dumps(self._entry(job)))
+
+
+def run(
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    client: "Client | None" = None,
+) -> Iterator[tuple[Job, Result | Exception]]:
+    """Do many jobs, of which some may fail; share them among workers, if there are any.
+
+    Gives each job as it is done, with what the function returned or the error it
+    raised.
+    """
+    attempt = partial(_attempt, function)
+    if client:
+        yield from share(client, attempt, jobs)
+        return
+    yield from map(attempt, jobs)
+
+
+def _attempt(
+    function: Callable[[Job], Result], job: Job
+) -> tuple[Job, Result | Exception]:
+    """Do a job; give it with its result, or with the error that it raised."""
+    try:
+        return job, function(job)
+    except (InputError, OSError) as error:
+        return job, error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return job, InputError(f"{job.image}: out of memory (cut the image)")

@@ -1,0 +1,177 @@
+"""TIFF and Zarr: images of any kind of numbers, read in squares and in any order."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onelabel.files import InputError, PathLike, one_line
+from onelabel.formats import band_indices, choose, explained
+from onelabel.image import Image, Place
+from segutils import Block
+
+
+if TYPE_CHECKING:
+    import zarr
+
+CACHE = 16 * 2**20  # bytes: GDAL's cache, beside the blocks that it must hold
+
+
+class Raster(Image):
+    """A TIFF: GeoTIFF, cloud-optimised, BigTIFF."""
+
+    in_any_order = True
+
+    def __init__(
+        self, path: PathLike, channels: Sequence[int] | None, transparent: bool
+    ) -> None:
+        import rasterio
+
+        # Outside of an Env, GDAL would print lines of its own.
+        with explained(path), rasterio.Env():
+            self.path, self.file = path, rasterio.open(path)
+            count, flags = self.file.count, self.file.mask_flag_enums  # of each band
+            self.shape, self.place = self.file.shape, self._place()
+            self.palette, self.is_usual = self._palette(), self._is_usual()
+            self.in_squares = self.file.block_shapes[0][1] < self.file.width
+            self.lossy = "jpeg" in str(self.file.compression).lower()
+            self.memory = self._cache()
+        usual = (1, 2, 3) if count >= 3 else (1, 1, 1)
+        self.channels = [i + 1 for i in band_indices(path, channels or usual, count)]
+        self.dtype = np.result_type(*(self.file.dtypes[c - 1] for c in self.channels))
+        _check_numbers(path, self.dtype)
+        is_whole = all(rasterio.enums.MaskFlags.all_valid in band for band in flags)
+        self.may_hide = not is_whole and (transparent or self.place is not None)
+
+    def _place(self) -> Place | None:
+        file, (gcps, gcps_crs) = self.file, self.file.gcps
+        if gcps:
+            return {"gcps": gcps, "crs": gcps_crs}
+        if file.crs or file.nodata is not None or not file.transform.is_identity:
+            return {"crs": file.crs, "transform": file.transform}
+        return None
+
+    def _palette(self) -> np.ndarray | None:
+        if self.file.count > 2 or self.file.colorinterp[0].name != "palette":
+            return None
+        colours = self.file.colormap(1)
+        table = [colours.get(index, (0, 0, 0))[:3] for index in range(256)]
+        return np.array(table, np.uint8)
+
+    def _is_usual(self) -> bool:
+        """Tell whether rasterio understands the file as Pillow does."""
+        bits = self.file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8")
+        kinds = {colour.name for colour in self.file.colorinterp}
+        photometric = getattr(self.file.photometric, "name", "")
+        unusual = "cyan" in kinds or photometric in ("cielab", "icclab", "itulab")
+        return bits in ("8", "16", "32") and not unusual
+
+    def values(self, block: Block) -> np.ndarray:
+        """Read a block as the file has it; see `Image.values`."""
+        import rasterio
+
+        window = rasterio.windows.Window.from_slices(*block.slices)
+        needed = sorted(set(self.channels))
+        with (
+            explained(self.path),
+            rasterio.Env(GDAL_CACHEMAX=self._cache()),
+        ):
+            shape = window.height, window.width, len(needed)
+            values = np.empty(shape, self.dtype)
+            self.file.read(needed, window=window, out=np.moveaxis(values, -1, 0))
+            has_data = self.file.dataset_mask(window=window) if self.may_hide else None
+        if self.palette is not None:
+            pixels = self.palette[values[..., 0]]
+        else:
+            pixels = choose(values, [needed.index(c) for c in self.channels])
+        if has_data is None or has_data.all():
+            return pixels
+        hidden = np.broadcast_to(has_data[..., None] == 0, pixels.shape)  # no memory
+        return np.ma.MaskedArray(pixels, hidden)
+
+    def _cache(self) -> int:
+        """Give the bytes that GDAL's cache needs; its default is far more."""
+        rows = self.file.block_shapes[0][0]
+        size = np.dtype(self.file.dtypes[0]).itemsize * self.file.count
+        # A row of blocks, which the next band needs, too.
+        return CACHE + self.file.width * rows * size
+
+
+class Chunks(Image):
+    """A Zarr array or OME-Zarr image; the first of each time and depth."""
+
+    in_any_order = in_squares = True
+
+    def __init__(self, path: PathLike, channels: Sequence[int] | None) -> None:
+        import zarr
+
+        facts: dict[str, Any] = {}
+        try:
+            array = zarr.open(path, mode="r")
+            while isinstance(array, zarr.Group):
+                facts = {**facts, **array.attrs}
+                array = _largest(array)
+        except Exception as error:  # what damaged metadata raises is not bounded
+            raise InputError(f"{path}: is no Zarr array ({one_line(error)})") from error
+        self.path, self.array, self.dtype = path, array, array.dtype
+        self.nodata = array.attrs.get("nodata")
+        self.axes = _axes(facts, array.shape)
+        _check_numbers(path, self.dtype)
+        if not self.axes:
+            raise InputError(
+                f"{path}: an array of shape {array.shape} (height, width and channels "
+                "are read, or axes as OME-Zarr names them)"
+            )
+        sizes = dict(zip(self.axes, array.shape, strict=True))
+        self.shape = sizes["y"], sizes["x"]
+        count = sizes.get("c", 1)
+        usual = (1, 2, 3) if count >= 3 else (1, 1, 1)
+        self.channels = band_indices(path, channels or usual, count)
+
+    def values(self, block: Block) -> np.ndarray:
+        """Read a block as the file has it; see `Image.values`."""
+        rows, cols = block.slices
+        chosen = dict[str, int | slice](t=0, c=slice(None), z=0, y=rows, x=cols)
+        with explained(self.path):
+            values = np.asarray(self.array[tuple(chosen[axis] for axis in self.axes)])
+        left = [axis for axis in self.axes if axis in "yxc"]
+        if "c" not in left:
+            left, values = [*left, "c"], values[..., None]
+        values = values.transpose([left.index(axis) for axis in "yxc"])
+        pixels = choose(values, self.channels)
+        if self.nodata is None:
+            return pixels
+        return np.ma.MaskedArray(pixels, pixels == self.nodata)
+
+
+def _largest(group: "zarr.Group") -> "zarr.Array | zarr.Group":
+    """Give the largest array of a group: of a pyramid, the whole image."""
+    arrays = [array for _, array in group.arrays()]
+    if arrays:
+        return max(arrays, key=lambda array: array.size)
+    groups = sorted(group.groups(), key=lambda pair: (len(pair[0]), pair[0]))
+    if not groups:
+        raise ValueError("a group without arrays")
+    return groups[0][1]  # of many images, the first
+
+
+def _axes(facts: Mapping[str, Any], shape: tuple[int, ...]) -> str:
+    """Name an array's axes as OME-Zarr's metadata does, or else by their number."""
+    with suppress(Exception):  # metadata may hold anything
+        (first, *_) = facts.get("ome", facts)["multiscales"]
+        listed = [
+            axis if isinstance(axis, str) else axis["name"] for axis in first["axes"]
+        ]
+        names = "".join(listed)
+        is_known = set("yx") <= set(names) <= set("tczyx")
+        if is_known and len(set(names)) == len(names) == len(shape):
+            return names
+    three = "cyx" if shape[:1] < shape[-1:] else "yxc"
+    return {2: "yx", 3: three, 4: "czyx", 5: "tczyx"}.get(len(shape), "")
+
+
+def _check_numbers(path: PathLike, dtype: np.dtype) -> None:
+    """Refuse pixels that are no plain numbers, such as complex ones."""
+    if dtype.kind not in "uif" or dtype == np.int8:
+        raise InputError(f"{path}: {dtype} pixels cannot be read (save as uint16)")
