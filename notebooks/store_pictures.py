@@ -20,18 +20,7 @@ COLOURS = 64  # all colours of a photograph would take six times the space
 
 
 def small(png):
-    """Make a picture small.
-
-    Parameters
-    ----------
-    png : str
-        The PNG file in base 64, as notebooks hold it.
-
-    Returns
-    -------
-    str
-        Another, of at most `LARGEST` pixels and few colours.
-    """
+    """Make a PNG in base 64 small: at most `LARGEST` pixels, and few colours."""
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     picture.thumbnail(LARGEST)
     file = io.BytesIO()
