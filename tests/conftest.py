@@ -14,6 +14,18 @@ import torch
 from PIL import Image
 
 import segutils
+from onelabel import (
+    console,
+    formats,
+    image,
+    light,
+    model_file,
+    reading,
+    resources,
+    store,
+    writing,
+)
+from onelabel.image import InMemory
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,5 +72,56 @@ def project(folder):
     for source in ROOT.glob("*.py"):
         shutil.copy(source, folder)
     ignored = shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__")
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=ignored)
+    for name in ("notebooks", "onelabel"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     return folder
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Dask sets variables such as OMP_NUM_THREADS, which later tests are not to see."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+
+
+@pytest.fixture
+def trained_file(folder, model, scene):
+    """A model file in the folder, whose masks of the small scene have both classes."""
+    rgb, truth = scene
+    looks = light.describe([rgb], [truth])
+    adapted, _ = light.adapt(model, looks, InMemory(rgb).sample())
+    model.conv4.bias.data[1] -= float(np.median(segutils.logits(adapted, rgb)))
+    colours = ((10, 20, 30), (250, 240, 0))
+    model_file.save("model.pt", model.state_dict(), looks, colours)
+    return folder / "model.pt"
+
+
+@pytest.fixture
+def none_held(monkeypatch):
+    """Take every image to be too large to be held in memory, and cut it into blocks."""
+    for module in (reading, resources):
+        monkeypatch.setattr(module, "IN_MEMORY", 0)
+    monkeypatch.setattr(image, "SIDE", 2 * image.STRIP)
+    monkeypatch.setattr(store, "CHUNK", (image.STRIP, 2 * image.STRIP))
+
+
+# The same, for a script that is started.
+NONE_HELD = """
+from onelabel import image, reading, resources, store
+reading.IN_MEMORY = resources.IN_MEMORY = 0
+image.SIDE = 2 * image.STRIP
+store.CHUNK = image.STRIP, image.SIDE
+"""
+
+
+def predict_here(*arguments):
+    """Run predict.py's main in this process; give its exit code."""
+    import predict
+
+    return console.run(predict.main, list(map(str, arguments)))
+
+
+def hide_libraries(monkeypatch, *missing):
+    """Let optional libraries be missing: all of them unless told which."""
+    missing = missing or ("pyvips", "rasterio", "zarr")
+    for module in (formats, reading, resources, writing):
+        monkeypatch.setattr(module, "has", lambda library: library not in missing)

@@ -195,9 +195,9 @@ def changes(page, picture):
 
 
 def upload(page, *files):
-    """Give files to the page's upload button."""
+    """Give files to the page's upload button, once those before are dealt with."""
     with page.expect_file_chooser() as chooser:
-        page.locator("button.widget-upload").click()
+        page.locator("button.widget-upload", has_text="(0)").click()
     chooser.value.set_files(files)
 
 
@@ -210,13 +210,13 @@ def picture_width(page, number):
 
 def test_explore_draws_every_picture(page, server):
     cells = open_and_run(page, server, "explore")
-    # A line that begins with "figures." makes a picture.
+    # A line that begins with "pictures." or "draw_" makes a picture.
     drawing = [
         number
         for number, cell in enumerate(cells)
-        if re.search(r"^figures\.", "".join(cell["source"]), re.M)
+        if re.search(r"^(pictures\.|draw_)", "".join(cell["source"]), re.M)
     ]
-    assert drawing
+    assert len(drawing) == 10
     for number in drawing:
         assert picture_width(page, number) > 100
 
@@ -293,6 +293,6 @@ def test_upload_is_predicted_or_refused_in_one_line(page, server, tmp_path):
     another()
     page.get_by_text("there is no truth to compare").wait_for()
     upload(page, notes)
-    error = page.get_by_text("error: notes.png: is no image")
+    error = page.get_by_text("error: notes.png: is not an image")
     error.wait_for()
     assert "\n" not in error.inner_text()

@@ -3,10 +3,24 @@ import pytest
 import torch
 from conftest import ROOT
 
-import images
-import light
 import segutils
 import train
+from onelabel import changes, light, model_file
+from onelabel.image import InMemory
+from onelabel.reading import open_image
+from onelabel.truth import UNLABELLED
+
+
+def adapt(model, looks, rgb):
+    return light.adapt(model, looks, InMemory(rgb).sample())
+
+
+def warning(looks, its_light, rgb):
+    return light.warning(looks, its_light, InMemory(rgb).sample())
+
+
+def probabilities(model, rgb):
+    return segutils.sigmoid(segutils.logits(model, rgb))
 
 
 def brightness_model():
@@ -53,7 +67,7 @@ def test_unlabelled_black_and_white_pixels_tell_no_colour(two_tone):
     looks = light.describe([rgb], [truth])
     rgb[200:] = 0
     rgb[:20] = 255
-    truth[:, 350:] = images.UNLABELLED
+    truth[:, 350:] = UNLABELLED
     rgb[:, 350:] = 30
     np.testing.assert_allclose(
         light.describe([rgb], [truth])["colour"], looks["colour"], atol=0.2
@@ -71,7 +85,7 @@ def test_light_is_told_whatever_the_share_of_the_classes(two_tone, gain, plants)
     scene = np.where(other[..., None] == 1, [200, 200, 200], [80, 90, 100]) * gain
     scene = scene.round().clip(0, 255).astype(np.uint8)
     model = brightness_model()
-    adapted, told = light.adapt(model, looks, scene)
+    adapted, told = adapt(model, looks, scene)
     np.testing.assert_allclose(told, gain, rtol=0.03)
     mask = segutils.segment(adapted, scene)
     inside = np.s_[10:120, 10:390]  # away from the padding's edge
@@ -84,7 +98,7 @@ def test_contrast_is_half_allowed_for(two_tone):
     soil = np.array([80, 90, 100])
     wild = ((rgb.astype(float) - soil) * 2 + soil).round().clip(0, 255).astype(np.uint8)
     model = brightness_model()
-    adapted, told = light.adapt(model, looks, wild)
+    adapted, told = adapt(model, looks, wild)
     np.testing.assert_allclose(told, 1, rtol=0.03)
     half = adapted.normalise.std.numpy() / model.normalise.std.numpy()
     np.testing.assert_allclose(half, np.sqrt(2), rtol=0.05)
@@ -92,13 +106,13 @@ def test_contrast_is_half_allowed_for(two_tone):
 
 def test_contrast_that_cannot_be_told_is_left_alone(two_tone):
     rgb, truth = two_tone
-    strokes = np.full_like(truth, images.UNLABELLED)
+    strokes = np.full_like(truth, UNLABELLED)
     strokes[:, ::9] = truth[:, ::9]  # no two labelled pixels of a row are near
     looks = light.describe([rgb], [strokes])
     assert min(looks["contrast"]) > 1
     model = brightness_model()
     narrow = np.ascontiguousarray(rgb[:, :4])
-    adapted, told = light.adapt(model, looks, narrow)
+    adapted, told = adapt(model, looks, narrow)
     np.testing.assert_allclose(
         adapted.normalise.std.numpy(), model.normalise.std.numpy() * told, rtol=1e-5
     )
@@ -128,14 +142,14 @@ def test_no_more_light_is_allowed_for_than_an_error_leaves(two_tone):
     model, dark = brightness_model(), rgb // 2
     looks = light.describe([rgb], [truth])
     told = [
-        light.adapt(model, {**looks, "error": [error, 0]}, dark)[1].max()
+        adapt(model, {**looks, "error": [error, 0]}, dark)[1].max()
         for error in (0, 100, 120, 135, 1e6)
     ]
     assert told[0] == pytest.approx(0.5, rel=0.03)
     assert told == sorted(told) and told[3] < told[4] == 1
     # More pixels are more certain: of the whole, and of a quarter of it.
     unsure = {**looks, "error": [100.0, 0.0]}
-    quarter = light.adapt(model, unsure, dark[:150, 100:300])[1]
+    quarter = adapt(model, unsure, dark[:150, 100:300])[1]
     assert (told[1] < quarter).all()
 
 
@@ -145,7 +159,7 @@ def test_light_and_spread_are_each_judged_by_their_own_error(two_tone):
     looks = light.describe([rgb], [truth])
 
     def constants(*errors):
-        adapted, told = light.adapt(model, {**looks, "error": list(errors)}, dark)
+        adapted, told = adapt(model, {**looks, "error": list(errors)}, dark)
         return told, adapted.normalise.std / model.normalise.std
 
     certain, unsure = constants(0, 0), constants(1e6, 0)
@@ -162,17 +176,17 @@ def trained(tmp_path_factory):
     files = [str(folder / name) for name in ("model.pt", "curves.png")]
     arguments = ["--rgb", pair[0], "--gt", pair[1], "--epochs", "40"]
     train.main([*arguments, "--model", files[0], "--plot", files[1]])
-    model, content = segutils.load_model(files[0])
-    return model, content["looks"]
+    learned = model_file.load(files[0])
+    return learned.model, learned.looks
 
 
 def test_a_crop_gets_the_mask_that_it_has_in_the_whole_image(trained):
     model, looks = trained
-    rgb = images.read_rgb(ROOT / "data/new/rgb.png")
+    rgb = open_image(ROOT / "data/new/rgb.png").whole()
     height, width = rgb.shape[:2]
 
     def segment(picture):
-        return segutils.segment(light.adapt(model, looks, picture)[0], picture)
+        return segutils.segment(adapt(model, looks, picture)[0], picture)
 
     whole, agreement = segment(rgb), []
     for side in (256, 400):
@@ -187,8 +201,8 @@ def test_a_gain_changes_nothing(model, scene):
     rgb, truth = scene
     rgb = rgb // 2 * 2  # even values, so that halving loses nothing
     looks = light.describe([rgb], [truth])
-    ours, bright = light.adapt(model, looks, rgb)
-    darker, dark = light.adapt(model, looks, rgb // 2)
+    ours, bright = adapt(model, looks, rgb)
+    darker, dark = adapt(model, looks, rgb // 2)
     # Not exactly: the darker of the two has more pixels too faint to tell a colour.
     np.testing.assert_allclose(dark / bright, 0.5, rtol=0.04)
     masks = segutils.segment(ours, rgb), segutils.segment(darker, rgb // 2)
@@ -198,7 +212,7 @@ def test_a_gain_changes_nothing(model, scene):
 def test_only_the_constants_differ_and_the_model_is_left_alone(model, scene):
     rgb, truth = scene
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    adapted, _ = light.adapt(model, light.describe([rgb], [truth]), rgb // 2)
+    adapted, _ = adapt(model, light.describe([rgb], [truth]), rgb // 2)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
         same = torch.equal(adapted.state_dict()[name], value)
@@ -208,53 +222,51 @@ def test_only_the_constants_differ_and_the_model_is_left_alone(model, scene):
 @pytest.mark.parametrize("rgb", [np.zeros((1, 1, 3)), np.full((300, 5, 3), 255)])
 def test_an_image_without_colour_is_no_fault(model, two_tone, rgb):
     rgb = rgb.astype(np.uint8)
-    adapted, told = light.adapt(model, light.describe(*([a] for a in two_tone)), rgb)
+    adapted, told = adapt(model, light.describe(*([a] for a in two_tone)), rgb)
     assert ((told >= 1 / light.STRONGEST) & (told <= light.STRONGEST)).all()
-    assert np.isfinite(segutils.margins(adapted, rgb)).all()
+    assert np.isfinite(segutils.logits(adapted, rgb)).all()
 
 
 def test_warning_where_an_image_is_unlike(two_tone):
     rgb, truth = two_tone
     looks = light.describe([rgb], [truth])
     same = np.ones(3)
-    assert light.warning(looks, same, rgb) is None
-    dark = light.warning(looks, np.array([0.5, 1, 1]), rgb // [2, 1, 1])
+    assert warning(looks, same, rgb) is None
+    dark = warning(looks, np.array([0.5, 1, 1]), rgb // [2, 1, 1])
     assert dark.startswith("its light is 0.5 (red), 1.0 (green), 1.0 (blue) times")
     strange = rgb.copy()
     strange[:100] = [250, 0, 250]
-    said = light.warning(looks, same, strange)
+    said = warning(looks, same, strange)
     assert said.startswith("35% of it has colours that the training image lacks")
     assert "\n" not in dark + said
 
 
-@pytest.mark.parametrize("name", light.CHANGES)
+@pytest.mark.parametrize("name", changes.CHANGES)
 def test_changes_give_another_image_of_the_same_kind(scene, name):
     rgb, _ = scene
-    changed = light.CHANGES[name](rgb)
+    changed = changes.CHANGES[name](rgb)
     assert changed.shape == rgb.shape
     assert changed.dtype == np.uint8
     assert not np.array_equal(changed, rgb)
-    np.testing.assert_array_equal(changed, light.CHANGES[name](rgb))
+    np.testing.assert_array_equal(changed, changes.CHANGES[name](rgb))
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_constant_image_has_one_answer_away_from_its_edge(model, two_tone, value):
     looks = light.describe(*([part] for part in two_tone))
     rgb = np.full((300, 280, 3), value, np.uint8)
-    adapted, its_light = light.adapt(model, looks, rgb)
-    found = segutils.probabilities(adapted, rgb)
+    adapted, its_light = adapt(model, looks, rgb)
+    found = probabilities(adapted, rgb)
     assert np.isfinite(its_light).all() and np.isfinite(found).all()
     assert np.ptp(found[8:-8, 8:-8]) < 1e-5
-    assert light.warning(looks, its_light, rgb)  # it is like no plants on soil
+    assert warning(looks, its_light, rgb)  # it is like no plants on soil
 
 
 def test_pure_noise_has_an_answer_and_a_warning(model, two_tone):
     looks = light.describe(*([part] for part in two_tone))
     rgb = np.random.default_rng(0).integers(0, 256, (300, 280, 3), np.uint8)
-    adapted, its_light = light.adapt(model, looks, rgb)
-    found = segutils.probabilities(adapted, rgb)
+    adapted, its_light = adapt(model, looks, rgb)
+    found = probabilities(adapted, rgb)
     assert ((found >= 0) & (found <= 1)).all()  # not so with NaN
-    np.testing.assert_array_equal(found, segutils.probabilities(adapted, rgb))
-    assert "colours that the training image lacks" in light.warning(
-        looks, its_light, rgb
-    )
+    np.testing.assert_array_equal(found, probabilities(adapted, rgb))
+    assert "colours that the training image lacks" in warning(looks, its_light, rgb)

@@ -90,16 +90,18 @@ def test_a_network_would_be_noticed(alone):
 
 
 def test_the_lock_holds_what_the_requirements_name():
-    """Of every version in requirements.txt, requirements.lock has the hashes."""
+    """Of every version in requirements.txt, requirements/lock.txt has the hashes."""
     named = (ROOT / "requirements.txt").read_text().split()
-    locked = (ROOT / "requirements.lock").read_text().splitlines()
+    locked = (ROOT / "requirements/lock.txt").read_text().splitlines()
     found = {line.split()[0].split("+")[0] for line in locked if "==" in line}
     pins = {word for word in named if "==" in word}
     assert len(pins) == 8 and pins <= found
     assert sum("--hash=sha256:" in line for line in locked) > len(found)
 
 
-@pytest.mark.parametrize("module", ["train", "predict", "segutils", "cluster"])
+@pytest.mark.parametrize(
+    "module", ["train", "predict", "segutils", "onelabel.pipeline"]
+)
 @pytest.mark.parametrize("own", [None, "ACTIVE"])
 def test_threads_that_wait_sleep_unless_the_user_decides(module, own):
     """It must be set before torch is loaded, which reads it then."""

@@ -1,6 +1,8 @@
+import ast
 import base64
 import io
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -13,8 +15,8 @@ from nbconvert import PythonExporter
 from PIL import Image
 from traitlets.config.loader import PyFileConfigLoader
 
-import images
 import train
+from onelabel import reading
 
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -60,22 +62,54 @@ def test_notebook_is_committed_clean(path):
         "run: python notebooks/store_pictures.py"
     )
     assert len(path.read_bytes()) < 1_000_000
+    assert len(notebook.cells) <= 62
     ids = [cell["id"] for cell in json.loads(path.read_text())["cells"]]
     assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("name", ["train", "predict"])
+def test_another_cell_uses_what_a_cell_defines(name):
+    """Nobody reads a part that is for nothing."""
+    notebook = nbformat.read(ROOT / f"notebooks/{name}.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type != "markdown"]
+    for cell in filter(is_exported, cells):
+        others = "\n".join(other.source for other in cells if other is not cell)
+        assert defined(cell.source) & set(re.findall(r"\w+", others)), cell.id
+
+
+def is_exported(cell):
+    tags = cell.metadata.get("tags", ())
+    return cell.cell_type == "code" and "notebook-only" not in tags
+
+
+def defined(source):
+    """Name what a cell defines; imports count, too."""
+    names = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name) for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names |= {name.id for name in node.targets}
+    return names
 
 
 def test_the_panel_offers_what_can_be_read(tmp_path, monkeypatch):
     """A format that is added is offered without a change here."""
     notebook = nbformat.read(ROOT / "notebooks/predict.ipynb", as_version=4)
-    (cell,) = (c.source for c in notebook.cells if "def images_in" in c.source)
-    known = {"Path": Path, "images": images}
+    (cell,) = (c.source for c in notebook.cells if "def press_refresh" in c.source)
+    known = {"Path": Path}
     exec(cell, known)
-    suffixes = (*images.READ_SUFFIXES, ".new")
-    monkeypatch.setattr(images, "READ_SUFFIXES", suffixes)
-    names = sorted(str(tmp_path / f"a{suffix}") for suffix in suffixes)
-    for name in (*names, tmp_path / "notes.txt"):
+    suffixes = (*reading.SUFFIXES, ".new")
+    monkeypatch.setattr(reading, "SUFFIXES", suffixes)
+    monkeypatch.chdir(tmp_path)
+    names = sorted(f"data/a{suffix}" for suffix in suffixes)
+    Path("data").mkdir()
+    for name in (*names, "data/notes.txt", "data/gt.png", "data/predictions.jpg"):
         Path(name).touch()
-    assert known["images_in"](tmp_path) == names
+    known["press_refresh"]()
+    assert [path for _, path in known["choice"].options] == [None, *names]
 
 
 def test_pictures_alone_are_stored():
@@ -117,6 +151,13 @@ def pictures(cells):
     return sum("image/png" in out.get("data", {}) for out in outputs)
 
 
+def lines_above_a_picture(cells):
+    """Count the lines of exported code above the first cell that shows a picture."""
+    first = next(n for n, cell in enumerate(cells) if pictures([cell]))
+    sources = [cell.source for cell in cells[:first] if is_exported(cell)]
+    return sum(bool(line.strip()) for text in sources for line in text.splitlines())
+
+
 def complaints(cells):
     """What a cell wrote to standard error: warnings, mostly."""
     return [out.text for c in cells for out in c.outputs if out.get("name") == "stderr"]
@@ -148,8 +189,10 @@ assert count_slider.value == 256
 slide(share_slider, 1, [*batch, often_picture])
 slide(seed_slider, 7, batch, [often_picture])
 origins, which, symmetries, _ = sample(16, 5, 1, 7)
-cut = [cut_batch(16, origins, which, symmetries, train.JITTER, s)[0] for s in (7, 7, 8)]
-assert (cut[0] == cut[1]).all() and (cut[0] != cut[2]).any()  # the light alike
+drawn = [cut_batch(16, origins, which, symmetries, train.JITTER, seed)[0]
+         for seed in (7, 7, 8)]
+same, other = (drawn[0] == drawn[n] for n in (1, 2))
+assert same.all() and not other.all()  # the light alike
 for size in sizes:
     size_slider.value = size
     assert count_slider.max * size**2 == segutils.MAX_PIXELS
@@ -174,15 +217,17 @@ def test_each_slider_of_explore_draws_other_pictures(project):
 
 
 def test_train_and_predict_run_one_after_the_other(project):
-    short = {"parse_args([])": 'parse_args(["--epochs", "3"])'}
+    short = {"LESSON = 800": "LESSON = 60"}  # steps: three epochs
     cells = execute(project, "train", **short)
-    assert pictures(cells) == 9
+    assert pictures(cells) == 8
+    assert lines_above_a_picture(cells) <= 40
     assert complaints(cells) == []
     for name in ("model.pt", "loss_vs_epochs.png"):
         assert (project / name).exists()
     ours = {"data/new/": "data/"}  # the small scene is the only one here
     cells = execute(project, "predict", **ours)
-    assert pictures(cells) == 6
+    assert pictures(cells) == 7
+    assert lines_above_a_picture(cells) <= 20
     assert complaints(cells) == []
     assert (project / "predictions.jpg").exists()
 
@@ -199,15 +244,15 @@ def look_at(trainer):
 
 def test_stop_keeps_the_average_and_the_epoch_slider_goes_back(project):
     changes = {
-        "parse_args([])": 'parse_args(["--epochs", "6"])',
-        # As a person would, while the second epoch is drawn.
-        "draw_epoch(trainer)\n": "draw_epoch(trainer); look_at(trainer)\n",
+        "LESSON = 800": "LESSON = 120",  # steps: six epochs
+        # As a person would, just before the second epoch is drawn.
+        "[watch_epoch]": "[look_at, watch_epoch]",
         "saved = []": DURING + "saved = []",
     }
     last = """
 assert resting == [True] * 6
 assert not any(control.disabled for control in (epochs, rate, seed))
-assert (len(history), len(saved), args.epochs) == (2, 2, 6)
+assert (len(history), len(saved), epochs.value) == (2, 2, 6)
 assert "2 of 6 epochs" in progress.value and stop.disabled
 assert all(torch.equal(weights[name], saved[-1][name]) for name in weights)
 assert curves.value[1:4] == watch.value[1:4] == b"PNG"
@@ -222,7 +267,7 @@ assert drawn[1] != drawn[2]
 
 def test_training_follows_its_controls(project):
     # What is set before the training counts, as after a person has moved it.
-    moved = "epochs.value, rate.value, seed.value = 2, 1e-3, 5\nargs.epochs, args.seed"
+    moved = "epochs.value, rate.value, seed.value = 2, 1e-3, 5"
     last = """
 assert (len(history), args.seed) == (2, 5)
 the_plan = (size, 2, steps, 5)
@@ -234,10 +279,9 @@ def losses(*rate):
 assert np.allclose(losses(1e-3), [epoch.training_loss for epoch in history])
 assert not np.allclose(losses(), losses(1e-3), rtol=0.01)
 """
-    assert (
-        complaints(execute(project, "train", last, **{"args.epochs, args.seed": moved}))
-        == []
-    )
+    first = "model = new_model(scenes, seed.value"  # of the cell that trains
+    changes = {first: f"{moved}\n{first}"}
+    assert complaints(execute(project, "train", last, **changes)) == []
 
 
 @pytest.fixture
@@ -258,13 +302,13 @@ for control, value in moves + [(view, name) for name in VIEWS if name != view.va
     control.value = value
     assert (drawn()[0] != before[0]), (control.description, value)
     assert (drawn()[1:] != before[1:]) == (control is threshold)
-marked = shown["prediction"].probability > 0.7
+marked = shown["probability"] > 0.7
 assert 0.01 < marked.mean() < 0.99
-assert f"{metrics.scores(marked, picture.truth)['IoU']:.3f}" in table.value
+assert f"{scores.scores(marked, shown['truth'])['IoU']:.3f}" in table.value
 
 save.click()
-assert "wrote masks/data-rgb.png and masks/data-rgb-overlay.png" in told.value
-written, _ = images.read_truth("masks/data-rgb.png")
+assert "wrote masks/data-rgb.png and masks/data-rgb-overlay.png" in message.value
+written, _ = read_truth("masks/data-rgb.png")
 assert (written == marked).all()
 """
     execute(trained, "predict", last, **{"data/new/": "data/"})
@@ -274,24 +318,28 @@ def test_chosen_image_is_shown_with_its_prediction(trained):
     with Image.open(ROOT / "data/new/rgb.png") as image:
         image.crop((0, 0, 150, 100)).save(trained / "data/other.png")
     last = """
-other = images.read_rgb("data/other.png")
+def shown_mask():
+    return shown["probability"] > 0.5
+
+other = open_image("data/other.png").whole()
 assert [name for _, name in choice.options] == [None, "data/other.png", "data/rgb.png"]
 before = canvas.value
 choice.value = "data/other.png"
 assert canvas.value != before
-prediction = shown["prediction"]
-assert (prediction.picture.rgb == other).all() and prediction.picture.truth is None
-expected = segutils.segment(light.adapt(model, looks, other)[0], other)
-assert 0 < expected.mean() < 1 and (prediction.mask == expected).all()
+assert (shown["rgb"] == other).all() and shown["truth"] is None
+sample = InMemory(other).sample()
+adapted, _ = light.adapt(trained.model, trained.looks, sample)
+expected = segutils.segment(adapted, other)
+assert 0 < expected.mean() < 1 and (shown_mask() == expected).all()
 assert list(view.options) == ["image", "prediction", "probability"]
 choice.value = "data/rgb.png"
-assert canvas.value == before and (shown["prediction"].mask == mask).all()
+assert canvas.value == before and (shown_mask() == mask).all()
 
-images.write_rgb("data/large.png", other)
+write_picture("data/large.png", other)
 refresh.click()
 assert choice.value is None and canvas.value == before  # nothing else has changed
 choice.value = "data/large.png"
-assert canvas.value != before and (shown["prediction"].mask == expected).all()
+assert canvas.value != before and (shown_mask() == expected).all()
 """
     execute(trained, "predict", last, **{"data/new/": "data/"})
 
@@ -317,30 +365,30 @@ def send(name, content):
     upload.value = (Bunch(name=name, content=memoryview(content), **facts),)
 
 def told_text():
-    return told.value.partition(">")[2].removesuffix("</div>")
+    return message.value.partition(">")[2].removesuffix("</div>")
 
 view.value = "errors"
 send("mine.png", Path("data/rgb.png").read_bytes())
 assert told_text() == "" and choice.value is None
-assert shown["prediction"].picture.name == "mine.png"
-assert (shown["prediction"].mask == mask).all()
+assert shown["name"] == "mine.png" and shown["truth"] is None
+assert ((shown["probability"] > 0.5) == mask).all()
 assert "no truth" in table.value and plot.layout.visibility == "hidden"
 assert list(view.options) == ["image", "prediction", "probability"]
 send("/outside/../mine.png", Path("data/rgb.png").read_bytes())
 save.click()
-assert "wrote masks/outside-..-mine.png" in told.value  # nowhere else
+assert "wrote masks/outside-..-mine.png" in message.value  # nowhere else
 
 send("x$^$y.png", Path("data/rgb.png").read_bytes())  # no formula of matplotlib's
 assert told_text() == "" and "x$^$y.png" in table.value
-images.write_rgb("grey.png", np.full((40, 60, 3), 90, np.uint8))
+write_picture("grey.png", np.full((40, 60, 3), 90, np.uint8))
 send("---.png", Path("grey.png").read_bytes())
 assert told_text().startswith("warning: ")
 save.click()
-assert "wrote masks/image.png" in told.value
+assert "wrote masks/image.png" in message.value
 
 before = canvas.value
 send("notes<b>.png", b"dear diary")
-line = "error: notes&lt;b&gt;.png: is no image that can be read"
+line = "error: notes&lt;b&gt;.png: is not an image that can be read"
 assert told_text().startswith(line) and "\\n" not in told_text()
 assert canvas.value == before
 

@@ -13,15 +13,15 @@ from conftest import ROOT
 from PIL import Image
 from torch import nn
 
-import cli
-import images
 import predict
 import segutils
 import train
+from onelabel import console, model_file
+from onelabel.reading import open_image
 
 
 def run(main, *arguments):
-    return cli.run(main, list(map(str, arguments)))
+    return console.run(main, list(map(str, arguments)))
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def large(scene):
 
 
 def in_one_pass(model, rgb):
-    """Give the margins of the whole image in one pass, whatever its size."""
+    """Give the logits of the whole image in one pass, whatever its size."""
     even = np.pad(rgb, [(0, side % 2) for side in rgb.shape[:2]] + [(0, 0)], "edge")
     x = torch.tensor(even).permute(2, 0, 1)[None].float()
     with torch.no_grad():
@@ -49,13 +49,13 @@ def in_one_pass(model, rgb):
 
 def test_seams_and_tiles_off_the_pooling_grid(model, large):
     """napari-convpaint #67."""
-    found = segutils.margins(model, large)
+    found = segutils.logits(model, large)
     np.testing.assert_allclose(found, in_one_pass(model, large), atol=1e-3)
 
 
 def test_the_image_s_own_edge(model, large):
     """qgis-plugin-deepness #122: it is decided, too, and as in one pass."""
-    found, whole = segutils.margins(model, large), in_one_pass(model, large)
+    found, whole = segutils.logits(model, large), in_one_pass(model, large)
     for edge in (np.s_[:3], np.s_[-3:], np.s_[:, :3], np.s_[:, -3:]):
         np.testing.assert_allclose(found[edge], whole[edge], atol=1e-3)
 
@@ -72,7 +72,7 @@ def test_logits_of_the_whole_image_fill_the_memory(model):
 
 def test_huge_input_runs_out_of_memory(trained):
     """terratorch #1199: what is beyond any JPEG or layer is a row of tiles here."""
-    rgb = np.tile(images.read_rgb("data/rgb.png"), (1, 300, 1))[:40]
+    rgb = np.tile(open_image("data/rgb.png").whole(), (1, 300, 1))[:40]
     Image.fromarray(rgb).save("wide.png")
     assert run(predict.main, "wide.png", "--output", "mask.png") == 0
     assert Image.open("mask.png").size == (69_000, 40)
@@ -95,7 +95,7 @@ def test_silent_skipping(trained, capsys):
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (33, 47), (257, 511)])
 def test_odd_sizes(trained, size):
     """segmentation_models.pytorch #93."""
-    rgb = np.tile(images.read_rgb("data/rgb.png"), (3, 3, 1))[: size[0], : size[1]]
+    rgb = np.tile(open_image("data/rgb.png").whole(), (3, 3, 1))[: size[0], : size[1]]
     Image.fromarray(rgb).save("odd.png")
     assert run(predict.main, "odd.png", "--output", "mask.png") == 0
     assert np.array(Image.open("mask.png")).shape == size
@@ -107,7 +107,7 @@ def test_masks_of_0_and_255_against_0_and_1(trained, scene):
     options = ["--gt", "ones.png", "--model", "ones.pt", "--epochs", 1]
     assert run(train.main, *options) == 0
     first, second = (
-        segutils.load_model(f)[0].state_dict() for f in ("model.pt", "ones.pt")
+        model_file.load(f).model.state_dict() for f in ("model.pt", "ones.pt")
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -141,9 +141,9 @@ class Payload:
 
 def test_pickled_models(folder, capsys):
     """nnUNet #2681: a model file holds numbers; code in it is not run."""
-    torch.save({"format": segutils.MODEL_FORMAT, "weights": Payload()}, "model.pt")
+    torch.save({"format": model_file.MODEL_FORMAT, "weights": Payload()}, "model.pt")
     assert run(predict.main) == 2
-    assert "model.pt: is no model file, or is damaged" in capsys.readouterr().err
+    assert "model.pt: is not a model file, or is damaged" in capsys.readouterr().err
     assert not Path("ran").exists()
     torch.load("model.pt", weights_only=False)
     assert Path("ran").exists()  # it would have
@@ -162,7 +162,7 @@ def test_rgba_and_transposed_images(trained, scene):
 
 def test_other_scaling_at_prediction_than_at_training(trained, scene):
     """raster-vision #1876: the model file has the training image's own constants."""
-    model, _ = segutils.load_model("model.pt")
+    model = model_file.load("model.pt").model
     values = scene[0].reshape(-1, 3)
     np.testing.assert_allclose(model.normalise.mean, values.mean(0), rtol=1e-5)
     np.testing.assert_allclose(model.normalise.std, values.std(0), rtol=1e-5)
@@ -173,10 +173,11 @@ def test_gui_imports_on_a_headless_machine(trained):
     code = (
         "import sys\n"
         "sys.modules |= dict.fromkeys(['tkinter', 'PyQt5', 'PyQt6', 'gi', 'wx'])\n"
-        "import cli, train, predict\n"
+        "import train, predict\n"
+        "from onelabel import console\n"
         "train.EPOCH = 2\n"
-        "ends = [cli.run(train.main, ['--epochs', '1'])]\n"
-        "ends.append(cli.run(predict.main, ['--overlay', 'o.png']))\n"
+        "ends = [console.run(train.main, ['--epochs', '1'])]\n"
+        "ends.append(console.run(predict.main, ['--overlay', 'o.png']))\n"
         "sys.exit(max(ends))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "tkagg"}

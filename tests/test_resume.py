@@ -12,14 +12,13 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-import cli
-import ranks
 import train
+from onelabel import console, processes, snapshots
 
 
 def run(*arguments):
     """Run train.py in this process; give its exit code."""
-    return cli.run(lambda: train.main(list(map(str, arguments))))
+    return console.run(lambda: train.main(list(map(str, arguments))))
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +29,7 @@ def short_epochs(monkeypatch):
 @pytest.fixture
 def often(monkeypatch):
     """A snapshot after each epoch, however little time it took."""
-    monkeypatch.setattr(train, "SNAPSHOT", 0)
+    monkeypatch.setattr(snapshots, "SECONDS", 0)
 
 
 class Killed(BaseException):
@@ -63,7 +62,8 @@ def outcome(capsys):
 # of writing one: the last bytes are missing.
 KILLED_AS_IT_WRITES = """
 import os, pathlib, signal, train
-train.SNAPSHOT, train.EPOCH = 0, 3
+from onelabel import snapshots
+snapshots.SECONDS, train.EPOCH = 0, 3
 plain, calls = pathlib.Path.write_bytes, []
 def write_bytes(path, content):
     calls.append(path)
@@ -86,7 +86,7 @@ def test_a_killed_training_goes_on_to_the_same_end(project, often, capsys):
     assert not Path("model.pt").exists()
     assert run("--epochs", 6, "--resume") == 0
     out, err = capsys.readouterr()
-    assert out.startswith("model.pt.snapshot: goes on after epoch 3\n")
+    assert out.startswith("model.pt.snapshot: the training continues after epoch 3\n")
     assert err == ""
     files = {p.name: p.read_bytes() for p in Path().glob("*.p*")}
     assert (files, out.split("wrote ")[1]) == undisturbed
@@ -122,7 +122,9 @@ def test_without_a_snapshot_resume_begins(folder, capsys):
     undisturbed = outcome(capsys)
     assert run("--epochs", 1, "--resume") == 0
     out, _ = capsys.readouterr()
-    assert out.startswith("model.pt.snapshot: no such file, so the training begins\n")
+    assert out.startswith(
+        "model.pt.snapshot: no snapshot, so the training starts from the beginning\n"
+    )
     files, printed = undisturbed
     assert out.endswith(printed)
     assert Path("model.pt").read_bytes() == files["model.pt"]
@@ -140,7 +142,7 @@ def test_without_resume_an_old_snapshot_is_neither_used_nor_kept(folder, often, 
 
 def test_snapshots_are_kept_only_now_and_then(folder, monkeypatch):
     train_until(3, "--epochs", 5)  # in far less time than from one to the next
-    monkeypatch.setattr(train, "SNAPSHOT", 3600)
+    monkeypatch.setattr(snapshots, "SECONDS", 3600)
     train_until(3, "--epochs", 5)
     assert not Path("model.pt.snapshot").exists()
 
@@ -171,7 +173,7 @@ class Payload:
         return Path.touch, (Path("was_run"),)
 
 
-ANOTHER = "is of another training, "
+ANOTHER = "belongs to another training: "
 REFUSED = {
     "other seed": (None, ["--seed", 1], ANOTHER + "seed 0, here 1"),
     "other epochs": (None, ["--epochs", 4], ANOTHER + "epochs 3, here 4"),
@@ -182,15 +184,15 @@ REFUSED = {
         [],
         f"{ANOTHER}PyTorch 1.0, here {torch.__version__}",
     ),
-    "other ranks": (
-        lambda: change_content(key={"ranks": 2}),
+    "other number of processes": (
+        lambda: change_content(key={"processes": 2}),
         [],
-        ANOTHER + "ranks 2, here 1",
+        ANOTHER + "processes 2, here 1",
     ),
     "other version": (
         lambda: change_content(format="another"),
         [],
-        "is no snapshot of this version's train.py",
+        "is not a snapshot of this version",
     ),
     "no key": (lambda: change_content(key=3), [], "does not say what it is of"),
     "no history": (
@@ -201,32 +203,32 @@ REFUSED = {
     "forged history": (
         lambda: change_content(history=[[1, 2]]),
         [],
-        "is no snapshot of this network",
+        "is not a snapshot of this network",
     ),
     "forged weights": (
         lambda: change_content(average={"conv1.weight": torch.zeros(3)}),
         [],
-        "is no snapshot of this network",
+        "is not a snapshot of this network",
     ),
     "forged optimiser": (
         lambda: change_content(optimiser=None),
         [],
-        "is no snapshot of this network",
+        "is not a snapshot of this network",
     ),
     "truncated": (
         lambda: os.truncate("model.pt.snapshot", 100_000),
         [],
-        "is no snapshot, or is damaged",
+        "is not a snapshot, or is damaged",
     ),
     "no snapshot": (
         lambda: Path("model.pt.snapshot").write_text("no"),
         [],
-        "is no snapshot, or is damaged",
+        "is not a snapshot, or is damaged",
     ),
     "runs code": (
         lambda: change_content(average=Payload()),
         [],
-        "is no snapshot, or is damaged",
+        "is not a snapshot, or is damaged",
     ),
 }
 
@@ -241,7 +243,7 @@ def test_snapshot_of_another_training_is_refused(folder, often, capsys, name):
     assert run("--epochs", 3, "--resume", *arguments) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: model.pt.snapshot: {words}")
-    assert said.endswith("(leave out --resume to train from the start)\n")
+    assert said.endswith("(delete it to train from the start)\n")
     assert said.count("\n") == 1
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
@@ -260,30 +262,31 @@ def test_a_folder_under_the_name_of_the_snapshot_is_told(folder, capsys):
 RANK = """
 import os, signal, sys
 import torch
-import cli, ranks, train
+import train
+from onelabel import console, processes, snapshots
 
-train.SNAPSHOT, train.EPOCH = 0, 3
+snapshots.SECONDS, train.EPOCH = 0, 3
 life = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 todo = sys.argv.pop(1)
 if todo == "draw alike":
-    ranks.own_seed = lambda seed: seed
+    processes.own_seed = lambda seed: seed
 calls = []
-plain = train.running_statistics
+plain = train.evaluate
 
-def running_statistics(model):
+def evaluate(*arguments):
     calls.append(1)
-    if todo == "die" and (life, ranks.number(), len(calls)) in [(0, 1, 5), (1, 0, 3)]:
+    if todo == "die" and (life, processes.rank(), len(calls)) in [(0, 1, 3), (1, 0, 2)]:
         os.kill(os.getpid(), signal.SIGKILL)
-    return plain(model)
+    return plain(*arguments)
 
 def fit(trainer, *arguments, plain=train.fit):
     weights = plain(trainer, *arguments)
     state = {**trainer.model.state_dict(), "average": weights}
-    torch.save(state, f"{ranks.number()}.state")
+    torch.save(state, f"{processes.rank()}.state")
     return weights
 
-train.running_statistics, train.fit = running_statistics, fit
-cli.leave(cli.run(train.main))
+train.evaluate, train.fit = evaluate, fit
+sys.exit(console.run(train.main))
 """
 
 
@@ -314,11 +317,12 @@ def test_killed_ranks_are_restarted_and_end_with_the_same_weights(folder):
     assert out.count("held-out block ") == 1  # one rank prints
     states = [torch.load(f"{rank}.state", weights_only=True) for rank in (0, 1)]
     averages = [state.pop("average") for state in states]
-    assert same(*states) and same(*averages)  # running statistics and all
+    assert same(*averages)
+    assert same(*states)  # running statistics and all
     weights, out = train_with(2, "die", "killed.pt")
     assert out.startswith(
-        "killed.pt.snapshot: goes on after epoch 2\n"
-        "killed.pt.snapshot: goes on after epoch 3\n"
+        "killed.pt.snapshot: the training continues after epoch 2\n"
+        "killed.pt.snapshot: the training continues after epoch 3\n"
         "wrote killed.pt and killed.pt.png\n"
     )
     assert same(weights, undisturbed)
@@ -332,20 +336,24 @@ def test_killed_ranks_are_restarted_and_end_with_the_same_weights(folder):
     assert same(alike, one)
 
 
-def test_a_lost_rank_is_told_in_one_line(monkeypatch, capsys):
+def test_a_lost_process_is_told_in_one_line(monkeypatch, capsys):
     def lost(*_):
         raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection reset by peer")
 
-    monkeypatch.setattr(ranks, "count", lambda: 2)
+    monkeypatch.setattr(processes, "count", lambda: 2)
     for name in ("all_reduce", "all_gather_object", "broadcast_object_list"):
         monkeypatch.setattr(torch.distributed, name, lost)
+    layer = torch.nn.Linear(2, 1)
+    optimiser = torch.optim.SGD(layer.parameters(), 0.1)
+    processes.average_steps(layer, optimiser)
+    layer(torch.ones(1, 2)).sum().backward()
     for call in (
-        lambda: ranks.average([torch.ones(2)]),
-        lambda: ranks.gather(1),
-        lambda: ranks.from_first(list),
+        optimiser.step,
+        lambda: processes.gather(1),
+        lambda: processes.from_first(list),
     ):
-        assert cli.run(call) == 2
+        assert console.run(call) == 2
         assert capsys.readouterr().err == (
-            "error: another rank was lost (torchrun --max-restarts N starts all "
+            "error: another process was lost (torchrun --max-restarts N starts all "
             "again)\n"
         )

@@ -4,11 +4,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import images
-import sampling
 import segutils
-from cli import InputError
-from sampling import Block
+from onelabel import sampling
+from onelabel.files import InputError
+from onelabel.truth import UNLABELLED
+from segutils import Block
 
 
 def blobs(height, width, seed=0, share=0.1):
@@ -59,7 +59,7 @@ def test_a_class_in_one_place_is_told():
 
 def test_unlabelled_pixels_do_not_count_as_a_class():
     truth = blobs(200, 200)
-    truth[truth == 0] = images.UNLABELLED
+    truth[truth == 0] = UNLABELLED
     truth[::50, ::50] = 0
     block = sampling.hold_out(truth)
     assert {0, 1} <= set(np.unique(truth[block.slices]))

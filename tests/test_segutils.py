@@ -1,5 +1,6 @@
+import gc
 import pickle
-import platform
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import segutils
-from cli import InputError
+from onelabel.model_file import choose_device
 
 
 shared_fixtures = [HealthCheck.function_scoped_fixture]
@@ -29,6 +30,11 @@ CONVOLUTIONS = {
 
 def image(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def cut(rgb):
+    """Cut an image into tiles and their pixels, as a predictor takes them."""
+    return [(tile, rgb[tile.seen.slices]) for tile in segutils.tiles(*rgb.shape[:2])]
 
 
 def literal(model, x):
@@ -120,9 +126,9 @@ def test_receptive_field_is_as_measured(model):
     reach = 0
     for y, x in product((30, 31), repeat=2):
         rgb = image(64, 64)
-        before = segutils.margins(model, rgb)
+        before = segutils.logits(model, rgb)
         rgb[y, x] ^= 255
-        rows, cols = np.nonzero(segutils.margins(model, rgb) != before)
+        rows, cols = np.nonzero(segutils.logits(model, rgb) != before)
         reach = max(reach, abs(rows - y).max(), abs(cols - x).max())
     assert reach == segutils.RECEPTIVE_RADIUS == 7
     assert segutils.HALO == 6
@@ -131,26 +137,63 @@ def test_receptive_field_is_as_measured(model):
 # ------------------------------------------------------------------ the tiler
 
 
+def test_a_block_knows_its_place():
+    block = segutils.Block(10, 20, 30, 50)
+    assert block.slices == (slice(10, 30), slice(20, 50))
+    assert block.within(segutils.Block(4, 17, 90, 90)) == (slice(6, 26), slice(3, 33))
+
+
+def test_a_block_grows_up_to_the_images_edges():
+    block = segutils.Block(10, 20, 30, 50)
+    assert block.grown(5, (100, 100)) == (5, 15, 35, 55)
+    assert block.grown(15, (100, 100)) == (0, 5, 45, 65)
+    assert block.grown(25, (40, 60, 3)) == (0, 0, 40, 60)
+    assert block.grown(0, (30, 50)) == block
+
+
+@settings(deadline=None)
 @given(st.integers(1, 3000))
 @example(256)
 @example(257)
-def test_spans_cover_a_length_with_enough_halo(length):
-    spans = segutils.spans(length)
+def test_tiles_cover_a_length_with_enough_halo(length):
     even = length + length % 2
-    assert [s.core_start for s in spans] == [0, *(s.core_stop for s in spans[:-1])]
-    assert spans[-1].core_stop == length
-    for s in spans:
-        assert s.start % 2 == s.stop % 2 == s.core_start % 2 == 0
-        assert 0 <= s.start < s.stop <= even
-        assert s.stop - s.start == min(256, even)
-        assert s.core_start - s.start >= segutils.HALO or s.start == 0
-        assert s.stop - s.core_stop >= segutils.HALO or s.stop == even
+    for tiles, sides in (
+        (segutils.tiles(length, 1), ("top", "bottom")),
+        (segutils.tiles(1, length), ("left", "right")),
+    ):
+        spans = [[getattr(b, side) for b in tile for side in sides] for tile in tiles]
+        assert [core for _, _, core, _ in spans] == [0, *(s[3] for s in spans[:-1])]
+        assert spans[-1][3] == length
+        for start, stop, core_start, core_stop in spans:
+            assert start % 2 == stop % 2 == core_start % 2 == 0
+            assert 0 <= start < stop <= even
+            assert stop - start == min(256, even)
+            assert core_start - start >= segutils.HALO or start == 0
+            assert stop - core_stop >= segutils.HALO or stop == even
+
+
+@settings(deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 600), st.integers(1, 600)),
+    side=st.integers(7, 140).map(lambda half: 2 * half),
+)
+def test_tiles_of_any_side_are_a_partition_with_halos(size, side):
+    covered = np.zeros(size, int)
+    height, width = (length + length % 2 for length in size)
+    for seen, core in segutils.tiles(*size, side):
+        covered[core.slices] += 1
+        assert max(seen.bottom - seen.top, seen.right - seen.left) <= min(side, 256)
+        assert core.top - seen.top >= segutils.HALO or seen.top == 0
+        assert core.left - seen.left >= segutils.HALO or seen.left == 0
+        assert seen.bottom - core.bottom >= segutils.HALO or seen.bottom == height
+        assert seen.right - core.right >= segutils.HALO or seen.right == width
+    assert (covered == 1).all()
 
 
 def test_tiles_are_a_partition():
     covered = np.zeros((301, 517), int)
     for tile in segutils.tiles(301, 517):
-        covered[tile.core] += 1
+        covered[tile.core.slices] += 1
     assert (covered == 1).all()
 
 
@@ -160,20 +203,20 @@ def test_no_tiles_of_an_empty_image(size):
         segutils.tiles(*size)
 
 
-def whole_margins(model, rgb, monkeypatch, precision=torch.float32):
+def whole_logits(model, rgb, monkeypatch, precision=torch.float32):
     """One pass over the whole image, with the guard lifted."""
     height, width = rgb.shape[:2]
     even = np.pad(rgb, [(0, height % 2), (0, width % 2), (0, 0)], "edge")
     with monkeypatch.context() as patch, torch.inference_mode():
         patch.setattr(segutils, "check_budget", lambda shape: None)
-        margin = segutils.Folded(model, precision)(torch.from_numpy(even)[None])[0]
+        logit = segutils.Folded(model, precision)(torch.from_numpy(even)[None])[0]
         if precision == torch.float32:
             logits = model.literal(
                 torch.from_numpy(even).permute(2, 0, 1)[None].float()
             )
             literal = logits[0, 1] - logits[0, 0]
-            torch.testing.assert_close(margin, literal, rtol=0, atol=1e-4)
-    return margin[:height, :width].numpy()
+            torch.testing.assert_close(logit, literal, rtol=0, atol=1e-4)
+    return logit[:height, :width].numpy()
 
 
 sizes = st.one_of(
@@ -196,26 +239,23 @@ def test_tiled_equals_whole_bit_for_bit(model, monkeypatch, size, seed, threads)
     torch.set_num_threads(threads)
     try:
         rgb = image(*size, seed)
-        whole = whole_margins(model, rgb, monkeypatch)
-        margin = segutils.margins(model, rgb)
-        assert_same_logits(margin, whole)
-        np.testing.assert_array_equal(segutils.segment(model, rgb), margin > 0)
-        np.testing.assert_array_equal(
-            segutils.probabilities(model, rgb), segutils.sigmoid(margin)
-        )
+        whole = whole_logits(model, rgb, monkeypatch)
+        logit = segutils.logits(model, rgb)
+        assert_same_logits(logit, whole)
+        np.testing.assert_array_equal(segutils.segment(model, rgb), logit > 0)
     finally:
         torch.set_num_threads(before)
 
 
-def assert_same_logits(margin, whole):
+def assert_same_logits(logit, whole):
     """Assert the same bits where oneDNN computes, elsewhere the same but for rounding.
 
     Within 1e-4 of the largest logit; then masks differ only where it is that near 0.
     """
     if segutils.is_exact(torch.device("cpu")):
-        np.testing.assert_array_equal(margin, whole)
+        np.testing.assert_array_equal(logit, whole)
     else:
-        np.testing.assert_allclose(margin, whole, rtol=0, atol=1e-4 * abs(whole).max())
+        np.testing.assert_allclose(logit, whole, rtol=0, atol=1e-4 * abs(whole).max())
 
 
 @pytest.mark.filterwarnings("ignore:TF32")
@@ -224,30 +264,30 @@ def test_without_onednn_tiles_give_the_same_but_for_rounding(model, monkeypatch,
     with torch.backends.mkldnn.flags(enabled=False):
         monkeypatch.setattr(segutils, "is_exact", lambda *_: False)
         rgb = image(*size)
-        whole = whole_margins(model, rgb, monkeypatch)
-        assert_same_logits(segutils.margins(model, rgb), whole)
+        whole = whole_logits(model, rgb, monkeypatch)
+        assert_same_logits(segutils.logits(model, rgb), whole)
 
 
 def test_one_predictor_serves_many_images_and_folds_once(model, monkeypatch):
     predictor, images = segutils.Predictor(model), [image(9, 300), image(60, 40)]
     again = pickle.loads(pickle.dumps(predictor))  # as workers get it
     monkeypatch.setattr(segutils, "Folded", None)  # not to be asked for again
-    first = [predictor.margins(rgb) for rgb in images]
+    first = [predictor.logits(rgb) for rgb in images]
     with torch.no_grad():
         model.conv4.bias[1] += 100  # not seen
-    for rgb, margin in zip(images, first, strict=True):
-        np.testing.assert_array_equal(predictor.margins(rgb), margin)
-        np.testing.assert_array_equal(predictor.segment(rgb), margin > 0)
-    np.testing.assert_array_equal(again.margins(images[0]), first[0])
+    for rgb, logit in zip(images, first, strict=True):
+        np.testing.assert_array_equal(predictor.logits(rgb), logit)
+        np.testing.assert_array_equal(predictor.segment(rgb), logit > 0)
+    np.testing.assert_array_equal(again.logits(images[0]), first[0])
 
 
 def test_predictions_leave_the_number_of_threads_as_it_was(model):
     """Also where two of them are interleaved, and where one is given up."""
-    pieces = segutils.cut(image(600, 600), segutils.tiles(600, 600))
+    pieces = cut(image(600, 600))
     predictor, before = segutils.Predictor(model), torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        one, other = predictor.tile_margins(pieces), predictor.tile_margins(pieces)
+        one, other = predictor.tile_logits(pieces), predictor.tile_logits(pieces)
         for _ in range(3):
             next(one), next(other)
             assert torch.get_num_threads() == 3
@@ -266,19 +306,19 @@ def test_predictions_leave_the_number_of_threads_as_it_was(model):
 def test_bf16_is_near(model, monkeypatch):
     rgb = image(300, 270)
     predictor = segutils.Predictor(model, torch.bfloat16)
-    margin, exact = predictor.margins(rgb), segutils.margins(model, rgb)
-    for other in (exact, whole_margins(model, rgb, monkeypatch, torch.bfloat16)):
-        assert abs(margin - other).max() < 0.05 * abs(exact).max()
-    assert abs(margin - exact).max() > 0
-    np.testing.assert_array_equal(predictor.segment(rgb), margin > 0)
+    logit, exact = predictor.logits(rgb), segutils.logits(model, rgb)
+    for other in (exact, whole_logits(model, rgb, monkeypatch, torch.bfloat16)):
+        assert abs(logit - other).max() < 0.05 * abs(exact).max()
+    assert abs(logit - exact).max() > 0
+    np.testing.assert_array_equal(predictor.segment(rgb), logit > 0)
 
 
-def test_folded_gives_a_batch_its_margins(model):
+def test_folded_gives_a_batch_its_logits(model):
     rgb = torch.from_numpy(np.stack([image(40, 60, seed) for seed in range(3)]))
     with torch.no_grad():
-        margin = segutils.Folded(model)(rgb)
+        logit = segutils.Folded(model)(rgb)
         logits = model.literal(rgb.permute(0, 3, 1, 2).float())
-    torch.testing.assert_close(margin, logits[:, 1] - logits[:, 0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(logit, logits[:, 1] - logits[:, 0], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(1, 258, 256, 3), (2, 256, 256, 3), (1, 64, 64, 4)])
@@ -292,17 +332,17 @@ def test_folded_refuses_what_breaks_the_rule(model, shape):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_cuda_gives_what_the_cpu_gives(model):
     rgb = image(700, 500)
-    here = segutils.margins(model, rgb)
-    device = segutils.choose_device("cuda")
-    there = segutils.margins(model.to(device), rgb)
+    here = segutils.logits(model, rgb)
+    device = choose_device("cuda")
+    there = segutils.logits(model.to(device), rgb)
     np.testing.assert_allclose(there, here, rtol=0, atol=1e-4)
 
 
 def test_a_smaller_halo_would_not_do(model, monkeypatch):
     rgb = image(400, 400)
-    whole = whole_margins(model, rgb, monkeypatch)
+    whole = whole_logits(model, rgb, monkeypatch)
     monkeypatch.setattr(segutils, "HALO", 4)
-    assert abs(segutils.margins(model, rgb) - whole).max() > 1e-3
+    assert abs(segutils.logits(model, rgb) - whole).max() > 1e-3
 
 
 def test_segment_gives_uint8_classes_and_never_trains(model):
@@ -325,196 +365,14 @@ def test_segment_refuses_other_arrays(model, rgb):
 
 
 def test_sigmoid_is_right_and_the_same_everywhere():
-    margin = np.random.default_rng(0).normal(0, 30, 1001).astype(np.float32)
-    margin[:3] = -1000, 0, 1000
-    probability = segutils.sigmoid(margin)
-    exact = 1 / (1 + np.exp(-margin.astype(np.float64).clip(-700)))
+    logit = np.random.default_rng(0).normal(0, 30, 1001).astype(np.float32)
+    logit[:3] = -1000, 0, 1000
+    probability = segutils.sigmoid(logit)
+    exact = 1 / (1 + np.exp(-logit.astype(np.float64).clip(-700)))
     np.testing.assert_allclose(probability, exact, atol=1e-6)
     assert probability[:3].tolist() == [0, 0.5, 1]
-    alone = [segutils.sigmoid(margin[i : i + 1])[0] for i in range(len(margin))]
+    alone = [segutils.sigmoid(logit[i : i + 1])[0] for i in range(len(logit))]
     np.testing.assert_array_equal(probability, alone)
-
-
-# ------------------------------------------------------------------ the model file
-
-
-LOOKS = {
-    "larger": 0,
-    "colour": [90.0, 80.0, 70.0],
-    "contrast": [9.0, 8.0, 7.0],
-    "lowest": [1.0, 2.0, 3.0],
-    "highest": [200.0, 210.0, 220.0],
-    "error": [40.0, 30.0],
-}
-
-
-@pytest.fixture
-def model_file(model, tmp_path):
-    path = tmp_path / "model.pt"
-    colours = ((0, 0, 0), (255, 0, 255))
-    segutils.save_model(path, model.state_dict(), colours, LOOKS, {"seed": 3})
-    return path
-
-
-def test_model_file_gives_the_model_back(model, model_file):
-    again, content = segutils.load_model(model_file)
-    rgb = image(70, 90)
-    np.testing.assert_array_equal(
-        segutils.margins(again, rgb), segutils.margins(model, rgb)
-    )
-    assert content["colours"] == [[0, 0, 0], [255, 0, 255]]
-    assert content["looks"] == LOOKS
-    assert content["seed"] == 3
-
-
-def test_model_file_holds_plain_values_only(model_file):
-    content = torch.load(model_file, weights_only=True)
-    assert {type(v) for v in content["weights"].values()} == {torch.Tensor}
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    assert content["versions"] == versions
-    assert {type(v) for v in content["versions"].values()} == {str}
-
-
-class Payload:
-    """An object whose unpickling would create a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
-
-
-def test_model_file_is_the_same_bytes_each_time(model, tmp_path):
-    for name in ("a.pt", "b.pt"):
-        segutils.save_model(
-            tmp_path / name, model.state_dict(), ((0,) * 3, (9,) * 3), LOOKS, {}
-        )
-    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
-
-
-def test_model_file_runs_no_code(tmp_path):
-    for write in (torch.save, lambda x, p: p.write_bytes(pickle.dumps(x))):
-        write(Payload(tmp_path / "trap"), tmp_path / "model.pt")
-        with pytest.raises(InputError, match=r"model\.pt: is no model file"):
-            segutils.load_model(tmp_path / "model.pt")
-        assert not (tmp_path / "trap").exists()
-
-
-def damaged(path, how):
-    content = torch.load(path, weights_only=True)
-    if how == "truncated":
-        path.write_bytes(path.read_bytes()[:5000])
-    elif how == "empty":
-        path.write_bytes(b"")
-    elif how == "text":
-        path.write_text("not a model")
-    elif how == "other":
-        torch.save({"weights": content["weights"]}, path)
-    elif how == "network":
-        content["weights"]["conv1.weight"] = torch.zeros(8, 3, 3, 3)
-        torch.save(content, path)
-    elif how == "no weights":
-        torch.save({"format": content["format"]}, path)
-    elif how == "nan":
-        content["weights"]["conv2.bias"][3] = torch.nan
-        torch.save(content, path)
-    elif how.startswith("colours"):
-        colours = {
-            "alike": [[9] * 3, [9] * 3],
-            "one": [1],
-            "large": [[0] * 3, [300] * 3],
-            "words": ["a", "b"],
-        }
-        torch.save({**content, "colours": colours[how.split()[1]]}, path)
-    elif how.startswith("looks"):
-        looks = {
-            "none": None,
-            "short": {**LOOKS, "colour": [1.0]},
-            "flat": {**LOOKS, "contrast": [0.0, 9.0, 9.0]},
-            "dark": {**LOOKS, "colour": [0.0, 9.0, 9.0]},
-            "error": {**LOOKS, "error": [float("nan"), 1.0]},
-            "nan": {**LOOKS, "lowest": [torch.nan, 0.0, 0.0]},
-            "class": {**LOOKS, "larger": 2},
-            "negative": {**LOOKS, "lowest": [-0.1, 0.0, 0.0]},
-            "bright": {**LOOKS, "highest": [0.0, 255.1, 0.0]},
-        }
-        torch.save({**content, "looks": looks[how.split()[1]]}, path)
-    elif how == "missing":
-        path.unlink()
-
-
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [
-        ("truncated", "no model file, or is damaged"),
-        ("empty", "no model file, or is damaged"),
-        ("text", "no model file, or is damaged"),
-        ("other", "no model file of this version"),
-        ("network", "another network"),
-        ("no weights", "another network"),
-        ("nan", "no finite answer"),
-        ("colours one", "two colours"),
-        ("colours alike", "two colours"),
-        ("colours large", "two colours"),
-        ("colours words", "two colours"),
-        ("looks none", "training image looks like"),
-        ("looks short", "training image looks like"),
-        ("looks flat", "training image looks like"),
-        ("looks dark", "training image looks like"),
-        ("looks error", "training image looks like"),
-        ("looks nan", "training image looks like"),
-        ("looks class", "training image looks like"),
-        ("looks negative", "training image looks like"),
-        ("looks bright", "training image looks like"),
-        ("missing", "no such file"),
-    ],
-)
-def test_model_file_that_is_none_is_refused(model_file, how, words):
-    damaged(model_file, how)
-    with pytest.raises(InputError, match=words) as caught:
-        segutils.load_model(model_file)
-    assert "\n" not in str(caught.value)
-    assert str(model_file) in str(caught.value)
-
-
-def test_memory_that_runs_out_is_no_damage(model_file, monkeypatch):
-    def full(*_, **__):
-        raise MemoryError
-
-    monkeypatch.setattr(torch, "load", full)
-    with pytest.raises(MemoryError):
-        segutils.load_model(model_file)
-
-
-def test_weights_of_another_type_are_refused(model_file):
-    """PyTorch would convert them, even complex numbers."""
-    content = torch.load(model_file, weights_only=True)
-    content["weights"]["conv2.bias"] = content["weights"]["conv2.bias"].double()
-    torch.save(content, model_file)
-    with pytest.raises(InputError, match="another network"):
-        segutils.load_model(model_file)
-
-
-def test_looks_of_any_image_are_taken(model_file):
-    """Of one that has black and white, and whose lowest is as its highest."""
-    content = torch.load(model_file, weights_only=True)
-    black, white = [0.0] * 3, [255.0] * 3
-    for lowest, highest in ((black, white), (black, black), (white, white)):
-        looks = {**LOOKS, "larger": 1, "lowest": lowest, "highest": highest}
-        torch.save({**content, "looks": looks}, model_file)
-        assert segutils.load_model(model_file)[1]["looks"] == looks
-
-
-def test_device_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    for name in ("cuda", "mps"):
-        with pytest.raises(InputError, match=f"^--device {name}: there is none here"):
-            segutils.choose_device(name)
-    assert segutils.choose_device("cpu").type == "cpu"
-    assert segutils.choose_device("auto").type == "cpu"
-    assert torch.backends.cudnn.deterministic
 
 
 # ------------------------------------------------------------------ its parts alone
@@ -548,28 +406,14 @@ def test_layers_are_walked_from_the_last_to_the_first(model):
     assert segutils.input_span(model, 1, 2) == (-6, 8)
 
 
-@pytest.mark.parametrize("name", ["margins", "segment"])
-def test_progress_is_handed_on(model, monkeypatch, name):
-    seen = []
-    run = segutils.Predictor.tile_margins
-    monkeypatch.setattr(
-        segutils.Predictor,
-        "tile_margins",
-        lambda self, *args: seen.append(args[1]) or run(self, *args),
-    )
-    for progress in (False, True):
-        getattr(segutils.Predictor(model), name)(image(20, 30), progress)
-    assert seen == [False, True]
-
-
 def test_tiles_are_shared_by_the_threads_and_never_all_waiting(model):
-    pieces = segutils.cut(image(20, 5000), segutils.tiles(20, 5000))
+    pieces = cut(image(20, 5000))
     taken, before = [], torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         lazily = (taken.append(piece) or piece for piece in pieces)
-        found = segutils.Predictor(model).tile_margins(lazily)
-        assert [next(found)[0] for _ in range(3)] == [t.core for t, _ in pieces[:3]]
+        found = segutils.Predictor(model).tile_logits(lazily)
+        assert [next(found)[0] for _ in range(3)] == [tile for tile, _ in pieces[:3]]
         assert len(taken) == 3 + 4
         assert len(list(found)) == len(pieces) - 3
     finally:
@@ -583,3 +427,22 @@ def test_constants_are_the_pixels_means_and_spreads():
     assert normalise.std.tolist() == [2, 10, 1]  # never less: it divides
     found = normalise(torch.tensor([6.0, 0.0, 8.0])[None, :, None, None])
     assert found.flatten().tolist() == [2, -2, 1]
+
+
+def test_an_interrupt_while_threads_start_ends_them(model, monkeypatch):
+    """Otherwise they would wait for each other for ever, and so would the exit."""
+    before = set(threading.enumerate())
+
+    class Interrupted(threading.Barrier):
+        def wait(self, timeout=None):
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr(segutils.threading, "Barrier", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        segutils.segment(model, np.zeros((20, 20, 3), np.uint8))
+    gc.collect()  # the pool, whose threads end with it
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()

@@ -10,18 +10,15 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-import cli
-import images
-import light
-import metrics
-import sampling
 import segutils
 import train
+from onelabel import console, light, model_file, sampling, scores
+from onelabel.truth import UNLABELLED, read_truth
 
 
 def run(*arguments):
     """Run train.py in this process; give its exit code."""
-    return cli.run(lambda: train.main(list(map(str, arguments))))
+    return console.run(lambda: train.main(list(map(str, arguments))))
 
 
 @pytest.fixture
@@ -44,35 +41,35 @@ FOLDERS = "--rgb photos --gt labels/".split()
 
 
 def scenes_of(*arguments):
-    return train.load(train.parse_args(arguments))[0]
+    return train.read_scenes(train.parse_args(arguments))[0]
 
 
 def test_held_out_scores_are_those_of_all_blocks_together(two, capsys):
     assert run(*LISTED, "--epochs", 1) == 0
     assert "\n2 held-out blocks " in capsys.readouterr().out
-    model, content = segutils.load_model("model.pt")
-    margins, answers = [], []
+    learned = model_file.load("model.pt")
+    logits, answers = [], []
     for scene in scenes_of(*LISTED):
-        whole = segutils.margins(model, scene.rgb)
-        margins += whole[scene.block.slices].ravel().tolist()
+        whole = segutils.logits(learned.model, scene.rgb)
+        logits += whole[scene.block.slices].ravel().tolist()
         answers += scene.truth[scene.block.slices].ravel().tolist()
-    margins, answers = torch.tensor(margins), torch.tensor(answers, dtype=torch.uint8)
-    loss = metrics.segmentation_loss(margins, answers).item()
-    scores = metrics.scores(margins.numpy() > 0, answers.numpy())
-    assert content["held_out"] == pytest.approx({"loss": loss, **scores})
+    logits, answers = torch.tensor(logits), torch.tensor(answers, dtype=torch.uint8)
+    loss = scores.segmentation_loss(logits, answers).item()
+    table = scores.scores(logits.numpy() > 0, answers.numpy())
+    assert learned.facts["held_out"] == pytest.approx({"loss": loss, **table})
 
 
 def test_colour_constants_and_looks_are_those_of_all_images(two):
     assert run(*LISTED, "--epochs", 1) == 0
-    model, content = segutils.load_model("model.pt")
+    learned = model_file.load("model.pt")
     scenes = scenes_of(*LISTED)
     pixels = np.concatenate([scene.rgb.reshape(-1, 3) for scene in scenes])
-    np.testing.assert_allclose(model.normalise.mean, pixels.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(model.normalise.std, pixels.std(0), rtol=1e-6)
-    looks = content["looks"]
+    np.testing.assert_allclose(learned.model.normalise.mean, pixels.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(learned.model.normalise.std, pixels.std(0), rtol=1e-6)
+    looks = learned.looks
     np.testing.assert_allclose(looks["lowest"], np.percentile(pixels, 0.5, axis=0))
     pictures, truths = [s.rgb for s in scenes], [s.truth for s in scenes]
-    error = light.measure_error(model, looks, pictures)
+    error = light.measure_error(learned.model, looks, pictures)
     assert looks == {**light.describe(pictures[::-1], truths[::-1]), "error": error}
     alone = [
         light.describe([p], [t])["colour"]
@@ -91,13 +88,13 @@ def test_folders_are_paired_by_name(two):
     for name in ("photos/notes.txt", "labels/.hidden.png"):
         Path(name).write_text("no picture")
     assert run(*FOLDERS, "--epochs", 1) == 0
-    one, other = (segutils.load_model(name)[0] for name in ("listed.pt", "model.pt"))
+    one, other = (model_file.load(name).model for name in ("listed.pt", "model.pt"))
     other = other.state_dict()
     assert all(torch.equal(v, other[name]) for name, v in one.state_dict().items())
 
 
 def recolour(path):
-    truth, _ = images.read_truth(path)
+    truth, _ = read_truth(path)
     Image.fromarray(np.array([[0, 0, 9], [255, 255, 255]], np.uint8)[truth]).save(path)
 
 
@@ -108,12 +105,16 @@ def one_corner(path):
 
 
 BAD = {
-    "an image more": (None, LISTED[:5], "--rgb: number of images 2, of truths 1"),
+    "an image more": (
+        None,
+        LISTED[:5],
+        "photos/a.png: number of images 2, of truths 1",
+    ),
     "folder and file": (None, ["--rgb", "photos", *LISTED[3:5]], "photos: is a folder"),
     "folder and files": (
         None,
         ["--rgb", "photos", *LISTED[3:]],
-        "--rgb: number of images 1, of truths 2",
+        "photos: number of images 1, of truths 2",
     ),
     "an image without truth": (
         lambda: os.remove("labels/b.png"),
@@ -161,7 +162,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_pairs_are_told_in_one_line(two, capsys, name):
     make, arguments, words = BAD[name]
-    Image.fromarray(np.eye(40, 31, dtype=np.uint8)).save("small.png")
+    Image.fromarray(255 * np.eye(40, 31, dtype=np.uint8)).save("small.png")
     if make:
         make()
     before = {p: p.read_bytes() for p in two.rglob("*") if p.is_file()}
@@ -187,7 +188,7 @@ def scenes_of_sizes(*shapes):
 
 def test_patches_are_drawn_from_images_by_labelled_area_and_never_across_two():
     scenes = scenes_of_sizes((100, 60), (64, 140), (90, 90))
-    scenes[2].truth[:, 40:] = images.UNLABELLED
+    scenes[2].truth[:, 40:] = UNLABELLED
     weights = sampling.sheet_weights(scenes, 16)
     assert weights.shape == (254, 140)
     assert weights.sum() == pytest.approx(1)
@@ -196,7 +197,7 @@ def test_patches_are_drawn_from_images_by_labelled_area_and_never_across_two():
         guarded = scene.block.grown(sampling.GUARD, scene.truth.shape)
         left = np.ones(scene.truth.shape, bool)
         left[guarded.slices] = False
-        areas.append((left & (scene.truth != images.UNLABELLED)).sum())
+        areas.append((left & (scene.truth != UNLABELLED)).sum())
     shares = [
         weights[rows].sum() for rows in (slice(100), slice(100, 164), slice(164, 254))
     ]

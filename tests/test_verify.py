@@ -5,25 +5,23 @@ import pytest
 import torch
 from PIL import Image
 
-import cli
-import light
 import predict
 import segutils
-import verify
+from onelabel import console, light, model_file, verify
 
 
 @pytest.fixture
-def model_file(folder, model, scene):
+def saved(folder, model, scene):
     looks = light.describe([scene[0]], [scene[1]])
     colours = ((0, 0, 0), (255, 255, 255))
-    segutils.save_model("model.pt", model.state_dict(), colours, looks, {})
+    model_file.save("model.pt", model.state_dict(), looks, colours)
 
 
 def run(*arguments):
-    return cli.run(lambda: predict.main(["--verify", *arguments]))
+    return console.run(lambda: predict.main(["--verify", *arguments]))
 
 
-def test_this_machine_is_well(model_file, folder, capsys):
+def test_this_machine_is_well(saved, folder, capsys):
     before = sorted(folder.rglob("*"))
     assert run("data/rgb.png") == 0
     machine, tiled, literal, *exact = capsys.readouterr().out.splitlines()
@@ -38,28 +36,26 @@ def test_this_machine_is_well(model_file, folder, capsys):
     assert sorted(folder.rglob("*")) == before
 
 
-def test_without_onednn_the_machine_is_held_to_rounding(
-    model_file, monkeypatch, capsys
-):
-    monkeypatch.setattr(segutils, "is_exact", lambda *_: False)
+def test_without_onednn_the_machine_is_held_to_rounding(saved, monkeypatch, capsys):
+    monkeypatch.setattr(verify, "is_exact", lambda *_: False)
     assert run("data/rgb.png") == 0
     assert "the bits of one pass" not in capsys.readouterr().out
 
 
-def test_the_network_never_gets_more_than_256_pixels(model_file, scene):
+def test_the_network_never_gets_more_than_256_pixels(saved, scene):
     Image.fromarray(np.tile(scene[0], (3, 2, 1))).save("large.png")
     assert run("large.png") == 0
     assert verify.middle((528, 460)) == (136, 102, 392, 358)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (41, 63)])
-def test_any_size_can_be_checked(model_file, scene, size):
+def test_any_size_can_be_checked(saved, scene, size):
     rgb = np.tile(scene[0], (2, 2, 1))[: size[0], : size[1]]
     Image.fromarray(rgb).save("small.png")
     assert run("small.png") == 0
 
 
-def test_a_halo_too_small_is_found(model_file, monkeypatch, capsys):
+def test_a_halo_too_small_is_found(saved, monkeypatch, capsys):
     monkeypatch.setattr(segutils, "HALO", 2)
     assert run("data/rgb.png") == 1
     assert "tiles against one pass: logits differ by at most 0.2" in (
@@ -67,7 +63,7 @@ def test_a_halo_too_small_is_found(model_file, monkeypatch, capsys):
     )
 
 
-def test_a_network_computed_wrongly_is_found(model_file, monkeypatch, capsys):
+def test_a_network_computed_wrongly_is_found(saved, monkeypatch, capsys):
     right = segutils.Folded.__call__
 
     def wrong(network, rgb):
@@ -81,12 +77,12 @@ def test_a_network_computed_wrongly_is_found(model_file, monkeypatch, capsys):
 def test_bf16_is_not_held_to_float32s_rounding(model, scene):
     found = verify.compare(model, scene[0], torch.bfloat16)
     device = torch.device("cpu")
-    text, is_well = verify.report("a", (1, 1), device, torch.bfloat16, found)
+    text, is_well = verify.describe_findings("a", (1, 1), device, torch.bfloat16, found)
     assert found[1].share > verify.TOLERANCE[torch.float32]
     assert is_well and "bfloat16" in text
 
 
 @pytest.mark.parametrize("name", ["missing.png", "model.pt", ""])
-def test_what_is_no_image_is_refused(model_file, name, capsys):
+def test_what_is_no_image_is_refused(saved, name, capsys):
     assert run(name) == 2
     assert capsys.readouterr().err.startswith(f"error: {name}: ")

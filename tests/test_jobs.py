@@ -1,18 +1,27 @@
 import os
 import shutil
+import subprocess
+import sys
+import threading
+from functools import partial
 from pathlib import Path
 
+import distributed
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, predict_here
 from PIL import Image
 
-import cli
-import folders
-import images
 import predict
 import segutils
+from onelabel import jobs, model_file
+from onelabel.jobs import Job
+from onelabel.reading import open_image
+from onelabel.writing import write_picture
+
+
+pytestmark = pytest.mark.usefixtures("environment")
 
 
 @pytest.fixture
@@ -26,9 +35,7 @@ def photos(folder, model, scene):
         "highest": [255.0] * 3,
         "error": [0.0, 0.0],
     }
-    segutils.save_model(
-        "model.pt", model.state_dict(), ((0,) * 3, (255,) * 3), looks, {}
-    )
+    model_file.save("model.pt", model.state_dict(), looks, ((0,) * 3, (255,) * 3))
     for name in ("a.png", "deep/b.jpg", "deep/er/c.tif", "d.bmp"):
         path = Path("photos", name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +47,7 @@ def photos(folder, model, scene):
 
 
 def run(*arguments):
-    return cli.run(lambda: predict.main(["photos", "--output", "masks", *arguments]))
+    return predict_here("photos", "--output", "masks", *arguments)
 
 
 def masks():
@@ -53,7 +60,7 @@ def test_a_folder_keeps_its_tree(photos, capsys):
     assert sorted(masks()) == expected
     assert capsys.readouterr().out.count("is class 1") == 4
     for mask in masks():
-        assert images.read_rgb(mask).shape == (40, 50, 3)
+        assert open_image(mask).whole().shape == (40, 50, 3)
 
 
 def test_what_is_done_is_skipped(photos, capsys):
@@ -86,8 +93,11 @@ def test_masks_of_something_else_are_made_again(photos, monkeypatch, changed):
     elif changed == "overwrite":
         more = ["--overwrite"]
     elif changed == "device":
-        same = torch.device("cpu", 0)  # under another name
-        monkeypatch.setattr(segutils, "choose_device", lambda name: same)
+        key = model_file.Trained.key
+        elsewhere = {"device": "cuda"}
+        monkeypatch.setattr(
+            model_file.Trained, "key", lambda trained: key(trained) | elsewhere
+        )
     elif changed == "PyTorch":
         monkeypatch.setattr(torch, "__version__", "0.0")
     else:
@@ -95,7 +105,7 @@ def test_masks_of_something_else_are_made_again(photos, monkeypatch, changed):
             Path(name).write_bytes(b"something else")
     assert run(*more) == 0
     assert all(masks()[name] != before[name] for name in before)
-    assert all(images.read_rgb(name).shape == (40, 50, 3) for name in before)
+    assert all(open_image(name).whole().shape == (40, 50, 3) for name in before)
 
 
 def test_the_precision_asked_for_is_used(photos, monkeypatch, capsys):
@@ -118,10 +128,10 @@ def test_the_precision_asked_for_is_used(photos, monkeypatch, capsys):
     [("gt", "gt.png"), ("overlay", "o.png"), ("probabilities", "p.tif")],
 )
 def test_what_a_journal_does_not_know_is_made(photos, capsys, option, name):
-    images.write_rgb("gt.png", np.tile(np.uint8([[[0]], [[255]]]), (20, 50, 3)))
+    write_picture("gt.png", np.tile(np.uint8([[[0]], [[255]]]), (20, 50, 3)))
     arguments = ["photos/a.png", "--output", "masks"]
-    assert cli.run(lambda: predict.main(arguments)) == 0
-    assert cli.run(lambda: predict.main([*arguments, f"--{option}", name])) == 0
+    assert predict_here(*arguments) == 0
+    assert predict_here(*arguments, f"--{option}", name) == 0
     assert Path(name).exists()
     said = capsys.readouterr().out
     assert "done already" not in said
@@ -132,13 +142,13 @@ def test_what_is_done_is_known_however_the_folder_is_named(photos, capsys):
     assert run() == 0
     capsys.readouterr()
     again = ["photos", "--output", str(Path("masks").resolve())]
-    assert cli.run(lambda: predict.main(again)) == 0
+    assert predict_here(*again) == 0
     assert "4 of 4 images are done already" in capsys.readouterr().out
 
 
 def test_a_journal_that_was_cut_off_is_no_fault(photos):
     assert run() == 0
-    journal = Path("masks", folders.JOURNAL)
+    journal = Path("masks", jobs.JOURNAL)
     journal.write_text(journal.read_text()[:-30] + "\n[]\n")
     before = masks()
     assert run() == 0
@@ -171,9 +181,8 @@ def test_bad_files_are_told_at_the_end_and_the_others_done(photos, scene, capsys
 def test_two_images_of_one_mask_are_refused(photos, capsys):
     Image.open("photos/a.png").save("photos/a.jpg")
     assert run() == 2
-    assert (
-        "a.png: would overwrite another output of that name" in capsys.readouterr().err
-    )
+    line = "error: photos/a.png: photos/a.jpg has the same mask, masks/a.png"
+    assert capsys.readouterr().err == f"{line} (rename one)\n"
     assert not list(Path("masks").iterdir())
 
 
@@ -187,8 +196,10 @@ def test_a_file_in_the_way_of_a_folder_is_told_before_any_work(photos, capsys):
 def test_a_mask_in_the_way_of_a_folder_is_told_before_any_work(photos, capsys):
     Path("more/a.png").mkdir(parents=True)
     shutil.copy("photos/d.bmp", "more/a.png/d.bmp")
-    assert cli.run(lambda: predict.main(["photos", "more", "--output", "masks"])) == 2
-    assert "masks/a.png/d.png: lies below the output " in capsys.readouterr().err
+    assert predict_here("photos", "more", "--output", "masks") == 2
+    assert (
+        "masks/a.png/d.png: is inside the output masks/a.png" in capsys.readouterr().err
+    )
     assert not list(Path("masks").iterdir())
 
 
@@ -197,14 +208,14 @@ def test_folders_are_made_only_for_masks(photos):
     Path("photos/bad/a.png").write_bytes(b"no image")
     assert run() == 1
     assert {path.name for path in Path("masks").iterdir()} == {
-        folders.JOURNAL,
+        jobs.JOURNAL,
         *("a.png", "d.png", "deep"),
     }
 
 
 def test_a_folder_without_images_is_told(photos, capsys):
     Path("empty").mkdir()
-    assert cli.run(lambda: predict.main(["empty", "--output", "masks"])) == 2
+    assert predict_here("empty", "--output", "masks") == 2
     assert capsys.readouterr().err.startswith("error: empty: holds no images (.png")
 
 
@@ -223,18 +234,18 @@ def test_the_readme_names_the_exit_codes():
     ],
 )
 def test_a_pattern_that_the_shell_left_is_taken(photos, pattern, expected):
-    assert cli.run(lambda: predict.main([pattern, "--output", "masks"])) == 0
+    assert predict_here(pattern, "--output", "masks") == 0
     assert sorted(masks()) == [f"masks/{name}" for name in expected]
 
 
 def test_a_pattern_without_images_is_told(photos, capsys):
-    assert cli.run(lambda: predict.main(["photos/*.xyz", "--output", "masks"])) == 2
+    assert predict_here("photos/*.xyz", "--output", "masks") == 2
     assert "error: photos/*.xyz: matches no images" in capsys.readouterr().err
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(photos):
     Path("photos/a.png").rename("a[1].png")
-    assert cli.run(lambda: predict.main(["a[1].png", "--output", "masks"])) == 0
+    assert predict_here("a[1].png", "--output", "masks") == 0
     assert list(masks()) == ["masks/a[1].png"]
 
 
@@ -242,14 +253,14 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(photos):
 def test_a_folder_below_a_hidden_one_is_read(photos, name):
     Path(".data").mkdir()
     Path("photos").rename(".data/photos")
-    assert cli.run(lambda: predict.main([name, "--output", "masks"])) == 0
+    assert predict_here(name, "--output", "masks") == 0
     names = ["a.png", "d.png", "deep/b.png", "deep/er/c.png"]
     assert list(masks()) == [f"masks/{name}" for name in names]
 
 
 def test_a_journal_with_bytes_that_are_no_text_is_no_fault(photos, capsys):
     assert run() == 0
-    journal = Path("masks", folders.JOURNAL)
+    journal = Path("masks", jobs.JOURNAL)
     journal.write_bytes(b'\xff\xfe\n{"mask": "\xff"}\n' + journal.read_bytes())
     capsys.readouterr()
     assert run() == 0
@@ -258,7 +269,7 @@ def test_a_journal_with_bytes_that_are_no_text_is_no_fault(photos, capsys):
 
 def test_a_cut_off_line_of_the_journal_does_not_spoil_the_next(photos, capsys):
     assert run() == 0
-    journal = Path("masks", folders.JOURNAL)
+    journal = Path("masks", jobs.JOURNAL)
     journal.write_bytes(journal.read_bytes()[:-30])
     assert run() == 0
     capsys.readouterr()
@@ -270,11 +281,101 @@ def test_a_cut_off_line_of_the_journal_does_not_spoil_the_next(photos, capsys):
 def test_masks_in_a_folder_among_the_images_are_no_images(photos, name, capsys):
     Path("photos/masks").mkdir()
     for said in ("is class 1", "4 of 4 images are done already"):
-        assert cli.run(lambda: predict.main([name, "--output", "photos/masks"])) == 0
+        assert predict_here(name, "--output", "photos/masks") == 0
         assert said in capsys.readouterr().out
     assert len(list(Path("photos/masks").rglob("*.png"))) == 4
 
 
 def test_images_below_the_folder_of_the_masks_are_read(photos):
-    assert cli.run(lambda: predict.main(["photos", "--output", "."])) == 0
+    assert predict_here("photos", "--output", ".") == 0
     assert Path("deep/er/c.png").exists()
+
+
+# ------------------------------------------------------------------ workers
+
+
+def test_workers_share_a_folder(trained_file, scene, capsys):
+    for index in range(5):
+        path = Path("photos", str(index % 2), f"{index}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene[0][:60, : 40 + index]).save(path)
+    path.write_bytes(b"no image")
+    for masks, more in (("one", ()), ("two", ("--workers", 2))):
+        Path(masks).mkdir()
+        assert predict_here("photos", "--output", masks, *more) == 1
+        said = capsys.readouterr()
+        assert said.out.count("is class 1") == 4
+        assert "1 of 5 images failed" in said.err
+    found = {p.relative_to("one"): p.read_bytes() for p in Path("one").rglob("*.png")}
+    assert len(found) == 4
+    for place, mask in found.items():
+        assert Path("two", place).read_bytes() == mask
+    assert predict_here("photos", "--output", "two", "--workers", 2) == 1
+    assert "4 of 5 images are done already" in capsys.readouterr().out
+
+
+def test_the_script_shares_a_folder(trained_file, scene):
+    """What it sends to the workers is of no module that they could import."""
+    for name in ("photos/a.png", "photos/b.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Image.fromarray(scene[0][:40, :50]).save(name)
+    Path("masks").mkdir()
+    line = [sys.executable, ROOT / "predict.py", "photos", "--output", "masks"]
+    done = subprocess.run([*line, "--workers", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("is class 1") == 2
+
+
+TOLD = threading.Event()  # that the quick one of two images is done
+
+
+def in_turn(args, trained, job):
+    """What workers do; here they are threads."""
+    if job.image == "slow.png":
+        TOLD.wait(60)
+    return predict.predict(args, trained, job)
+
+
+def test_images_are_told_as_they_are_done_and_the_model_is_sent(trained_file, scene):
+    """So that a slow image and a kill do not cost the masks of those after it."""
+    todo = [Job(f"{name}.png", Path(f"{name}-mask.png")) for name in ("slow", "quick")]
+    for job in todo:
+        Image.fromarray(scene[0][:40, :50]).save(job.image)
+    args = predict.parse_args(["slow.png", "quick.png"])
+    trained = model_file.load(args.model)
+    trained_file.unlink()  # no worker reads it
+    here = {"processes": False, "n_workers": 1, "threads_per_worker": 2}
+    with distributed.Client(**here, dashboard_address=None) as client:
+        found = []
+        for job, outcome in jobs.run(partial(in_turn, args, trained), todo, client):
+            TOLD.set()
+            assert outcome.job == job
+            assert job.output.exists()
+            found.append(job)
+    assert found == todo[::-1]
+
+
+def test_a_job_that_runs_out_of_memory_does_not_end_the_others():
+    todo = [Job(f"{name}.png", Path(f"{name}-mask.png")) for name in "abcd"]
+    raised = {
+        "b.png": MemoryError(),
+        "c.png": RuntimeError("[enforce fail] can't allocate memory: you tried"),
+    }
+
+    def fails(job):
+        if job.image in raised:
+            raise raised[job.image]
+        return "done"
+
+    found = dict(jobs.run(fails, todo))
+    assert found[todo[0]] == found[todo[3]] == "done"
+    for job in todo[1:3]:
+        assert str(found[job]) == f"{job.image}: out of memory (cut the image)"
+
+
+def test_a_defect_is_not_taken_for_a_bad_image():
+    def fails(_):
+        raise RuntimeError("defect")
+
+    with pytest.raises(RuntimeError, match="defect"):
+        list(jobs.run(fails, [Job("a.png", Path("a-mask.png"))]))
