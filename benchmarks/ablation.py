@@ -32,14 +32,12 @@ sys.path.insert(0, str(accuracy.ROOT))
 import peers
 import report
 
-import cli
-import images
-import light
-import metrics
 import predict
-import sampling
 import segutils
 import train
+from onelabel import changes, console, light, model_file, sampling, scores
+from onelabel.truth import UNLABELLED
+from onelabel.writing import write_picture
 
 
 SEEDS = (0,)
@@ -50,27 +48,28 @@ DATA = accuracy.ROOT / "data"
 # ------------------------------------------------------------------ the light
 
 
-def unadapted(model, looks, rgb):
+def unadapted(model, looks, sample):
     """Leave the network as it is, whatever the light of the image."""
     return model, np.ones(3)
 
 
-def own_statistics(model, looks, rgb, share=1):
+def own_statistics(model, looks, sample, share=1):
     """Standardise an image by its own mean and spread, or in part by them."""
     adapted = copy.deepcopy(model)
-    adapted.normalise.fit(rgb)
+    adapted.normalise.fit(light.known_pixels(sample))
     adapted.normalise.mean.lerp_(model.normalise.mean, 1 - share)
     adapted.normalise.std.lerp_(model.normalise.std, 1 - share)
     return adapted, np.ones(3)
 
 
-def own_median(model, looks, rgb):
+def own_median(model, looks, sample):
     """Scale an image by the typical colour of all of it, not of one class."""
-    light_ = light._ratio(light._typical_colour(rgb.reshape(-1, 3)), looks["colour"])
+    typical = light._typical_colour(light.known_pixels(sample)[:, 0])
+    light_ = light._ratio(typical, looks["colour"])
     return light._in_light(model, looks, light_, light_), light_
 
 
-def blended_norms(model, looks, rgb, share=0.3):
+def blended_norms(model, looks, sample, share=0.3):
     """Take a part of the batch normalisations' statistics from the image."""
     adapted = copy.deepcopy(model)
     norms = [layer for layer in adapted if isinstance(layer, nn.BatchNorm2d)]
@@ -78,7 +77,7 @@ def blended_norms(model, looks, rgb, share=0.3):
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all batches
     adapted.train()
-    for piece in segutils.cut(rgb, light.glimpse(*rgb.shape[:2])):
+    for piece in sample:
         pixels = torch.from_numpy(segutils._made_even(*piece)).permute(2, 0, 1)
         with torch.no_grad():
             adapted(pixels[None].float())
@@ -93,16 +92,16 @@ def _is_norm(layer):
 
 
 class Turned(segutils.Folded):
-    """The mean of a tile's margins as seen in all eight symmetries."""
+    """The mean of a tile's logits as seen in all eight symmetries."""
 
     def __call__(self, rgb):
-        """Give each pixel its margin."""
+        """Give each pixel its logit."""
         total = 0
         for turns in range(4):
             for flip in ([], [1]):
                 seen = rgb.rot90(turns, (1, 2)).flip(flip)
-                margin = super().__call__(seen.contiguous())
-                total = total + margin.flip(flip).rot90(-turns, (1, 2))
+                logit = super().__call__(seen.contiguous())
+                total = total + logit.flip(flip).rot90(-turns, (1, 2))
         return total / 8
 
 
@@ -147,7 +146,7 @@ def with_gamma(patches, strengths, generator, spread=0.3):
 
 def around_edges(truth, block, size):
     """Draw half of the patches around the borders between the classes."""
-    labelled = np.where(truth == images.UNLABELLED, 0, truth)
+    labelled = np.where(truth == UNLABELLED, 0, truth)
     border = ndimage.maximum_filter(labelled, 3) != ndimage.minimum_filter(labelled, 3)
     return ORIGINS(border.astype(np.uint8), block, size)
 
@@ -164,7 +163,7 @@ def hard_patches():
     def evaluate(model, scenes, judge=train.evaluate):
         rgb, truth, block, _ = scenes[0]  # the only one
         wrong = segutils.segment(model, rgb) != truth
-        wrong &= truth != images.UNLABELLED
+        wrong &= truth != UNLABELLED
         seen["weights"] = ORIGINS(wrong.astype(np.uint8), block, seen["size"])
         return judge(model, scenes)
 
@@ -181,69 +180,69 @@ def hard_patches():
 # ------------------------------------------------------------------ the loss
 
 
-LOSS = metrics.segmentation_loss
+LOSS = scores.segmentation_loss
 
 
-def _known(margin, truth):
-    """Give the labelled pixels' margins and classes, flat."""
-    labelled = truth != images.UNLABELLED
-    return margin[labelled], truth[labelled].float()
+def _known(logit, truth):
+    """Give the labelled pixels' logits and classes, flat."""
+    labelled = truth != UNLABELLED
+    return logit[labelled], truth[labelled].float()
 
 
-def _dice(margin, target):
-    probability = margin.sigmoid()
+def _dice(logit, target):
+    probability = logit.sigmoid()
     overlap = (probability * target).sum()
     return 1 - (2 * overlap + 1) / (probability.sum() + target.sum() + 1)
 
 
-def cross_entropy(margin, truth):
+def cross_entropy(logit, truth):
     """Cross-entropy alone."""
-    return F.binary_cross_entropy_with_logits(*_known(margin, truth))
+    return F.binary_cross_entropy_with_logits(*_known(logit, truth))
 
 
-def dice_alone(margin, truth):
+def dice_alone(logit, truth):
     """Dice alone."""
-    return _dice(*_known(margin, truth))
+    return _dice(*_known(logit, truth))
 
 
-def tversky(margin, truth, false=0.3, missed=0.7):
+def tversky(logit, truth, false=0.3, missed=0.7):
     """Cross-entropy plus Tversky, which weighs what is missed more."""
-    margin, target = _known(margin, truth)
-    p = margin.sigmoid()
+    logit, target = _known(logit, truth)
+    p = logit.sigmoid()
     hit = (p * target).sum() + 1
     errors = false * (p * (1 - target)).sum() + missed * ((1 - p) * target).sum()
-    return cross_entropy(margin, target) + 1 - hit / (hit + errors)
+    return cross_entropy(logit, target) + 1 - hit / (hit + errors)
 
 
-def focal(margin, truth):
+def focal(logit, truth):
     """Focal loss, which weighs pixels that are told already less, plus Dice."""
-    margin, target = _known(margin, truth)
-    entropy = F.binary_cross_entropy_with_logits(margin, target, reduction="none")
+    logit, target = _known(logit, truth)
+    entropy = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
     weight = (1 - torch.exp(-entropy)) ** 2
-    return 4 * (weight * entropy).mean() + _dice(margin, target)
+    return 4 * (weight * entropy).mean() + _dice(logit, target)
 
 
-def lovasz(margin, truth):
+def lovasz(logit, truth):
     """Cross-entropy plus the Lovasz hinge (https://arxiv.org/abs/1705.08790)."""
-    margin, target = _known(margin, truth)
-    errors, order = (1 - (2 * target - 1) * margin).sort(descending=True)
+    logit, target = _known(logit, truth)
+    errors, order = (1 - (2 * target - 1) * logit).sort(descending=True)
     sorted_ = target[order]
     kept = sorted_.sum() - sorted_.cumsum(0)
     jaccard = 1 - kept / (sorted_.sum() + (1 - sorted_).cumsum(0))
     slope = torch.diff(jaccard, prepend=jaccard.new_zeros(1))
-    return cross_entropy(margin, target) + (errors.relu() * slope).sum()
+    return cross_entropy(logit, target) + (errors.relu() * slope).sum()
 
 
-def boundary(margin, truth):
+def boundary(logit, truth):
     """Count pixels within 2 of a border three times in the recipe's loss."""
     maps = truth.reshape(-1, 1, *truth.shape[-2:]).float()
     is_border = F.max_pool2d(maps, 5, 1, 2) != -F.max_pool2d(-maps, 5, 1, 2)
     weight = 1 + 2 * is_border.reshape(truth.shape).float()
-    labelled = truth != images.UNLABELLED
+    labelled = truth != UNLABELLED
     target = torch.where(labelled, truth, 0).float()
-    entropy = F.binary_cross_entropy_with_logits(margin, target, reduction="none")
+    entropy = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
     weight = weight * labelled
-    return (entropy * weight).sum() / weight.sum() + _dice(*_known(margin, truth))
+    return (entropy * weight).sum() / weight.sum() + _dice(*_known(logit, truth))
 
 
 # ------------------------------------------------------------------ the optimiser
@@ -284,7 +283,7 @@ class Unfolded:
         self.model = model
 
     def __call__(self, rgb):
-        """Give each pixel its margin."""
+        """Give each pixel its logit."""
         logits = self.model(rgb.permute(0, 3, 1, 2).float())
         return logits[:, 1] - logits[:, 0]
 
@@ -344,7 +343,7 @@ def _cut(**how):
 
 
 def _loss(loss):
-    return [(metrics, "segmentation_loss", loss)]
+    return [(scores, "segmentation_loss", loss)]
 
 
 def _steps(count):
@@ -356,7 +355,7 @@ PLAIN_VERSIONS = [
     (train, "image_versions", lambda rgb: rgb[None]),
     (train, "draw_versions", lambda n, _: torch.zeros(n, dtype=torch.long)),
 ]
-UNFOLDED = [(segutils, "Folded", Unfolded)]
+UNFOLDED = [(module, "Folded", Unfolded) for module in (segutils, model_file)]
 
 # For each variant: the module, what it is called there, and what takes its place.
 VARIANTS = {
@@ -416,7 +415,10 @@ VARIANTS = {
         "input of 0 to 1": [(segutils.Normalise, "fit", without_scaling)],
         "group norm": [(nn, "BatchNorm2d", Grouped), *UNFOLDED],
         "dropout of a tenth": [(nn, "BatchNorm2d", Dropped)],
-        "bilinear upsampling": [(segutils, "FCNN", Bilinear), *UNFOLDED],
+        "bilinear upsampling": [
+            *((module, "FCNN", Bilinear) for module in (train, model_file)),
+            *UNFOLDED,
+        ],
     },
     "The light of a new image": {
         "standardised by its own mean and spread": _adapt(own_statistics),
@@ -439,12 +441,12 @@ def in_process(script, *arguments):
 
 def own_scenes(folder):
     """Take the project's own scenes as a family; a blurred copy goes into `folder`."""
-    rgb, truth, _ = images.read_pair(DATA / "rgb.png", DATA / "gt.png")
+    rgb, truth = accuracy.read_pair(DATA / "rgb.png")
     path = DATA / "new/rgb.png"
-    new, answer, _ = images.read_pair(path, path.with_name("gt.png"))
-    blurred = images.blurred(new, BLUR)
+    new, answer = accuracy.read_pair(path)
+    blurred = changes.blurred(new, BLUR)
     copy_path = Path(folder, "blurred.png")
-    images.write_rgb(copy_path, blurred)
+    write_picture(copy_path, blurred)
     seen = [(path, new, answer), (copy_path, blurred, answer)]
     return accuracy.Family("data/new", DATA, rgb, truth, seen)
 
@@ -477,7 +479,8 @@ def table(found, known):
 
 def main():
     """Measure all variants, and put the table into results.md."""
-    parser = cli.Parser(description="Measure what each part of the recipe is worth.")
+    about = "Measure what each part of the recipe is worth."
+    parser = console.Parser(description=about)
     parser.add_argument("folder", type=Path, nargs="?", default=accuracy.SCENES)
     args = parser.parse_args()
     text = [
@@ -497,4 +500,4 @@ def main():
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run(main))
+    raise SystemExit(console.run(main))

@@ -29,12 +29,18 @@ sys.path.insert(0, str(ROOT))
 import peers  # noqa: E402
 import report  # noqa: E402
 
-import cli  # noqa: E402 - from the folder above
-import images  # noqa: E402
-import light  # noqa: E402
-import metrics  # noqa: E402
-import sampling  # noqa: E402
-import segutils  # noqa: E402
+import segutils  # noqa: E402 - from the folder above
+from onelabel import (  # noqa: E402
+    console,
+    files,
+    labelled,
+    light,
+    model_file,
+    sampling,
+    scores,
+)
+from onelabel.image import InMemory  # noqa: E402
+from onelabel.reading import open_image  # noqa: E402
 
 
 SEEDS = (0, 1, 2)
@@ -52,11 +58,15 @@ class Family(NamedTuple):
     new: list  # of (name of the image file, its rgb, its truth)
 
 
+def read_pair(path):
+    """Read an image, and the truth that lies beside it."""
+    return labelled.read_labelled([(path, path.with_name("gt.png"))]).pairs[0]
+
+
 def read_family(name, folder, new):
     """Read a labelled image, and images never seen with their truths beside them."""
-    pair = (folder / "rgb.png", folder / "gt.png")
-    seen = [(p, *images.read_pair(p, p.with_name("gt.png"))[:2]) for p in new]
-    return Family(name, folder, *images.read_pair(*pair)[:2], seen)
+    seen = [(path, *read_pair(path)) for path in new]
+    return Family(name, folder, *read_pair(folder / "rgb.png"), seen)
 
 
 def families(folder):
@@ -66,7 +76,7 @@ def families(folder):
         for path in sorted(folder.glob("*/train"))
     ]
     if not found:
-        raise cli.InputError(f"{folder}: no families (NAME/train/rgb.png and gt.png)")
+        raise files.InputError(f"{folder}: no families (NAME/train/rgb.png and gt.png)")
     return found
 
 
@@ -80,7 +90,7 @@ def pooled_scores(masks, truths):
     pooled = (
         np.concatenate([p.ravel() for p in pictures]) for pictures in (masks, truths)
     )
-    return metrics.scores(*pooled)
+    return scores.scores(*pooled)
 
 
 def truths(family):
@@ -127,19 +137,21 @@ def ours(family, seed, run, models=None):
         pair = ["--rgb", family.folder / "rgb.png", "--gt", family.folder / "gt.png"]
         if not model.exists():
             run("train.py", *pair, "--model", model, "--plot", plot, "--seed", seed)
-        network, content = segutils.load_model(model)
+        trained = model_file.load(model)
         masks = []
         for path, _, _ in family.new:
             run("predict.py", path, "--model", model, "--output", mask)
-            is_one = (images.read_rgb(mask) == content["colours"][1]).all(-1)
+            is_one = (open_image(mask).whole() == trained.colours[1]).all(-1)
             masks.append(is_one.astype(np.uint8))
 
     def segment(rgb):
-        return segutils.segment(light.adapt(network, content["looks"], rgb)[0], rgb)
+        sample = InMemory(rgb).sample()
+        network, _ = light.adapt(trained.model, trained.looks, sample)
+        return segutils.segment(network, rgb)
 
-    scores = pooled_scores(masks, truths(family))
+    new = pooled_scores(masks, truths(family))
     in_parts = scores_of_crops(family, segment)
-    return Result(scores, in_parts, content["held_out"]["IoU"])
+    return Result(new, in_parts, trained.facts["held_out"]["IoU"])
 
 
 def as_command(script, *arguments):
@@ -154,10 +166,10 @@ def peer(family, seed, learn, segment):
     learned = learn(family.rgb, family.truth, block, seed)
     masks = [segment(learned, rgb) for _, rgb, _ in family.new]
     mask = segment(learned, family.rgb)[block.slices]
-    held_out = metrics.scores(mask, family.truth[block.slices])["IoU"]
-    scores = pooled_scores(masks, truths(family))
+    held_out = scores.scores(mask, family.truth[block.slices])["IoU"]
+    new = pooled_scores(masks, truths(family))
     in_parts = scores_of_crops(family, partial(segment, learned))
-    return Result(scores, in_parts, held_out)
+    return Result(new, in_parts, held_out)
 
 
 OURS = "train.py, predict.py"
@@ -212,7 +224,7 @@ def comparison(found, models):
 
 def main():
     """Measure, and put the tables into results.md."""
-    parser = cli.Parser(description="Measure how well new images are segmented.")
+    parser = console.Parser(description="Measure how well new images are segmented.")
     parser.add_argument("folder", type=Path, nargs="?", default=SCENES)
     parser.add_argument("--models", type=Path, help="folder to keep the models in")
     args = parser.parse_args()
@@ -229,4 +241,4 @@ def main():
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run(main))
+    raise SystemExit(console.run(main))

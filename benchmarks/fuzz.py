@@ -13,6 +13,7 @@ import io
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import atheris
 import numpy as np
@@ -26,46 +27,46 @@ sys.path.insert(0, str(ROOT))
 # Libraries written in C are not instrumented, only called.
 with atheris.instrument_imports(
     include=["PIL", "torch.serialization", "torch._weights_only_unpickler"]
-    + ["bigimages", "cli", "images", "segutils"]
+    + ["onelabel", "segutils"]
 ):
     from PIL import Image
 
-    import bigimages
-    import images
     import segutils
-    from cli import InputError
-    from images import Block
+    from onelabel import depth, formats, model_file, reading
+    from onelabel.files import InputError
+    from onelabel.truth import UNLABELLED, read_truth
 
     Image.init()  # imports the readers of all formats
 
 
-def read_rgb(path):
-    """Read an image, and hold it against what its reader promises."""
-    rgb = images.read_rgb(path)
-    assert rgb.dtype == np.uint8 and rgb.ndim == 3 and rgb.shape[2] == 3
+def read_image(path):
+    """Read an image by its own library, and hold it against what is promised."""
+    image = reading.open_image(path, max_pixels=LARGEST)
+    image.use_scale(depth.fit_scale(depth.kind_of(image.dtype), image.raw_sample()))
+    rgb = image.whole()
+    assert rgb.dtype == np.uint8 and rgb.shape == (*image.shape, 3)
 
 
-def read_truth(path):
+def read_alone(path):
+    """Read an image as where Pillow is the only library."""
+    with mock.patch.object(reading, "has", lambda library: False):
+        read_image(path)
+
+
+def read_classes(path):
     """Read a truth, and hold it against what its reader promises."""
-    truth, (dark, bright) = images.read_truth(path)
-    assert set(np.unique(truth)) <= {0, 1, images.UNLABELLED}
+    truth, (dark, bright) = read_truth(path, LARGEST)
+    assert set(np.unique(truth)) <= {0, 1, UNLABELLED}
     assert dark != bright and len(dark) == len(bright) == 3
 
 
 def load_model(path):
     """Load a model, and let it say something."""
-    model, _ = segutils.load_model(path)
-    segutils.segment(model, np.zeros((2, 2, 3), np.uint8))
+    trained = model_file.load(path)
+    segutils.segment(trained.model, np.zeros((2, 2, 3), np.uint8))
 
 
-def read_by_parts(path):
-    """Read an image by the libraries for large ones: pyvips, rasterio."""
-    source = bigimages.open_source(path, max_pixels=LARGEST)
-    rgb = np.ma.getdata(source.read(Block(0, 0, *source.shape)))
-    assert rgb.dtype == np.uint8 and rgb.shape == (*source.shape, 3)
-
-
-READERS = [read_rgb, read_truth, load_model, read_by_parts]
+READERS = [read_alone, read_classes, load_model, read_image]
 
 
 def samples():
@@ -73,7 +74,7 @@ def samples():
     rng = np.random.default_rng(0)
     rgb = Image.fromarray(rng.integers(0, 256, (9, 7, 3), np.uint8))
     truth = Image.fromarray(rng.integers(0, 2, (9, 7), np.uint8) * 255)
-    for name in images.READ_FORMATS:
+    for name in formats.PILLOW_FORMATS:
         for mode in ("RGB", "L", "1", "P", "CMYK", "I;16", "LA", "RGBA"):
             for reader, image in ((0, rgb), (1, truth), (3, rgb)):
                 content = io.BytesIO()
@@ -85,19 +86,15 @@ def samples():
     looks = dict.fromkeys(("colour", "contrast", "lowest", "highest"), [99.0] * 3)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.pt")
-        segutils.save_model(
-            path,
-            segutils.FCNN().state_dict(),
-            [[0] * 3, [255] * 3],
-            {**looks, "larger": 0},
-            {},
-        )
+        looks |= {"larger": 0, "error": [0.0, 0.0]}
+        weights = segutils.FCNN().state_dict()
+        model_file.save(path, weights, looks, ((0, 0, 0), (255, 255, 255)))
         yield bytes([2]) + path.read_bytes()
 
 
 def try_one(content):
     """Give a file to the reader that its first byte says."""
-    reader = READERS[content[0] % len(READERS)] if content else read_rgb
+    reader = READERS[content[0] % len(READERS)] if content else read_alone
     with tempfile.NamedTemporaryFile() as file:
         file.write(content[1:])
         file.flush()
@@ -112,7 +109,6 @@ def main(seconds):
     FOUND.mkdir(exist_ok=True)
     for number, content in enumerate(samples()):
         (FOUND / f"sample-{number}").write_bytes(content)
-    images.MAX_IMAGE_PIXELS = LARGEST
     options = [f"-max_total_time={seconds}", "-max_len=65536", "-timeout=20"]
     options += [f"-artifact_prefix={FOUND}/", str(FOUND)]
     atheris.Setup([sys.argv[0], *options], try_one)

@@ -29,10 +29,9 @@ sys.path.insert(0, str(ROOT))
 
 import report  # noqa: E402
 
-import bigimages  # noqa: E402 - from the folder above
-import cli  # noqa: E402
-import figures  # noqa: E402
-import images  # noqa: E402
+from onelabel import console, files, pictures, writing  # noqa: E402
+from onelabel.image import strips  # noqa: E402
+from onelabel.reading import open_image  # noqa: E402
 
 
 MEGAPIXELS = (12, 300, 1000)  # 4000x3000 pixels, 20000x15000, ...
@@ -51,12 +50,12 @@ print(seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 
 def make_image(path, height, width):
     """Write the project's scene over and over."""
-    rgb = images.read_rgb(ROOT / "data/rgb.png")
+    rgb = open_image(ROOT / "data/rgb.png").whole()
     row = np.concatenate([rgb] * (width // rgb.shape[1] + 1), 1)[:, :width]
-    blocks = bigimages.bands((height, width))
+    blocks = strips((height, width))
     rows = (row[np.arange(b.top, b.bottom) % len(row)] for b in blocks)
     if path.name.endswith("map.tif"):
-        bigimages._write_tiff(path, rows, (height, width), 3, "uint8", place=PLACE)
+        writing.write_rows(path, rows, (height, width), PLACE)
         return
     image = Image.new("RGB", (width, height))
     for block, part in zip(blocks, rows, strict=True):
@@ -64,14 +63,15 @@ def make_image(path, height, width):
     image.save(path, **{"compress_level": 1} if path.suffix == ".png" else {})
 
 
-def measure(path):
+def measure(path, options=()):
     """Predict an image by the command; give its seconds and its peak memory in MiB.
 
-    The third number is what the command said that it would take, in MiB, or None.
+    `options` are more of the command's. The third number is what the command said that
+    it would take, in MiB, or None.
     """
     mask = path.with_name("mask.tif" if path.suffix == ".tif" else "mask.png")
     command = [sys.executable, ROOT / "predict.py", path, "--output", mask]
-    command += ["--model", ROOT / "model.pt"]
+    command += ["--model", ROOT / "model.pt", *options]
     line = [sys.executable, "-c", MEASURE, *command]
     done = subprocess.run(line, check=True, capture_output=True, text=True)
     said = re.search(r"at most ([\d.]+) GB of memory", done.stderr)
@@ -95,7 +95,7 @@ def draw(found, sizes):
 
 def main():
     """Measure all formats and sizes, and put the table into results.md."""
-    cli.check_input(ROOT / "model.pt")
+    files.check_input(ROOT / "model.pt")
     sizes = tuple(map(int, sys.argv[1:])) or MEGAPIXELS
     found = {}
     with tempfile.TemporaryDirectory(dir=ROOT) as folder:
@@ -130,8 +130,8 @@ def main():
         f"{max(growth):+.0f} MiB. It grows with the width, not with the height.",
     ]
     report.write_part("How much memory", "\n".join(lines))
-    figures.save(draw(found, sizes), ROOT / "benchmarks/memory.png")
+    pictures.save(draw(found, sizes), ROOT / "benchmarks/memory.png")
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run(main))
+    raise SystemExit(console.run(main))

@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 import report  # noqa: E402
 
-import cli  # noqa: E402 - from the folder above
+from onelabel import console, files  # noqa: E402 - from the folder above
 
 
 WAITS = {
@@ -70,7 +70,7 @@ def seconds(command, wait, at_once, is_busy):
             for n in range(at_once)
         ]
         if any([process.wait() for process in running]):
-            raise cli.InputError("a command failed (python train.py makes model.pt)")
+            raise files.InputError("a command failed (python train.py makes model.pt)")
         return time.perf_counter() - start
     finally:
         if neighbour:
@@ -80,7 +80,7 @@ def seconds(command, wait, at_once, is_busy):
 
 def main():
     """Measure all in turns, and put the table into results.md."""
-    cli.check_input(ROOT / "model.pt")
+    files.check_input(ROOT / "model.pt")
     ways = {
         "alone": (1, False),
         "beside a busy core": (1, True),
@@ -110,4 +110,4 @@ def main():
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run(main))
+    raise SystemExit(console.run(main))

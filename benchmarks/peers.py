@@ -20,9 +20,9 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import nn
 from tqdm.auto import tqdm
 
-import images
-import sampling
 import segutils
+from onelabel import sampling
+from onelabel.truth import UNLABELLED
 
 
 NAIVE_STEPS = 800
@@ -70,7 +70,7 @@ def naive_steps(rgb, truth, block, seed):
         origins = sampling.draw_origins(even, batch, generator)
         x, y = sampling.cut_patches(image, classes, still, origins, size, still)
         logits = plain(x.contiguous())
-        loss = F.cross_entropy(logits, y.long(), ignore_index=images.UNLABELLED)
+        loss = F.cross_entropy(logits, y.long(), ignore_index=UNLABELLED)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -109,7 +109,7 @@ def train_forest(rgb, truth, block, seed):
     RandomForestClassifier
         The trained forest.
     """
-    labels = np.where(truth == images.UNLABELLED, 0, truth + 1)  # 0: unlabelled
+    labels = np.where(truth == UNLABELLED, 0, truth + 1)  # 0: unlabelled
     labels[block.grown(sampling.GUARD, truth.shape).slices] = 0
     forest = RandomForestClassifier(
         n_estimators=50, max_depth=10, max_samples=0.05, random_state=seed

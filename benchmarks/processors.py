@@ -1,6 +1,6 @@
 """Run the tests as processors of other makes would compute.
 
-    pip install -r requirements-dev.txt
+    pip install -r requirements/dev.txt
     python benchmarks/processors.py [TEST ...]
 
 PyTorch picks its kernels by what the processor can do; environment variables make it
@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 import report  # noqa: E402
 
-import cli  # noqa: E402 - from the folder above
+from onelabel import console  # noqa: E402 - from the folder above
 
 
 SETTINGS = (
@@ -94,4 +94,4 @@ def processor():
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run(main))
+    raise SystemExit(console.run(main))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import cli
+from onelabel.files import whole_file
 
 
 RESULTS = Path(__file__).resolve().parent / "results.md"
@@ -23,5 +23,5 @@ def write_part(heading, text):
         part.split("\n", 1) for part in old.removeprefix("# ").split("\n# ") if part
     )
     parts[heading] = f"\n{text.strip()}\n"
-    with cli.whole_file(RESULTS) as temporary:
+    with whole_file(RESULTS) as temporary:
         temporary.write_text("\n".join(f"# {h}\n{t}" for h, t in parts.items()))

@@ -17,10 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import onnxruntime
 import openvino
 import torch
+from matplotlib.figure import Figure
 from monai.inferers import sliding_window_inference
 from PIL import Image
 from tqdm.auto import tqdm
@@ -32,12 +34,16 @@ sys.path.insert(0, str(ROOT))
 import peers  # noqa: E402
 import report  # noqa: E402
 
-import figures  # noqa: E402 - from the folder above
-import images  # noqa: E402
-import metrics  # noqa: E402
-import sampling  # noqa: E402
-import segutils  # noqa: E402
+import segutils  # noqa: E402 - from the folder above
 import train  # noqa: E402
+from onelabel import (  # noqa: E402
+    labelled,
+    model_file,
+    pictures,
+    sampling,
+    scores,
+)
+from onelabel.reading import open_image  # noqa: E402
 
 
 ROUNDS = {1: 5, 16: 5, 100: 3}  # by megapixels
@@ -54,7 +60,7 @@ FOLDED = 9 * 3 * 16 + 9 * 16 * 32 + (9 * 32 * 16 + 9 * 16 * 4) // 4
 
 def picture(megapixels):
     """Repeat the training scene until it has about so many megapixels, square."""
-    scene = images.read_rgb(ROOT / "data/rgb.png")
+    scene = open_image(ROOT / "data/rgb.png").whole()
     side = round((megapixels * 1e6) ** 0.5)
     times = (-(-side // scene.shape[0]), -(-side // scene.shape[1]), 1)
     return np.ascontiguousarray(np.tile(scene, times)[:side, :side])
@@ -71,10 +77,9 @@ def by_tiles(logits_of):
     def segment(rgb):
         mask = np.empty(rgb.shape[:2], np.uint8)
         for tile in segutils.tiles(*mask.shape):
-            rows, cols = tile
-            cut = rgb[rows.start : rows.stop, cols.start : cols.stop]
+            cut = rgb[tile.seen.slices]
             logits = np.asarray(logits_of(channels_first(cut)))[0]
-            mask[tile.core] = logits.argmax(0)[rows.core, cols.core]
+            mask[tile.core.slices] = logits.argmax(0)[tile.core.within(tile.seen)]
         return mask
 
     return segment
@@ -108,9 +113,13 @@ def ways(model):
     session = onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     core = openvino.Core()
+
+    def bf16(rgb):
+        return segutils.Predictor(model, torch.bfloat16).segment(rgb)
+
     found = {
         OURS: lambda rgb: segutils.segment(model, rgb),
-        f"{OURS}, bf16": lambda rgb: segutils.segment(model, rgb, torch.bfloat16),
+        f"{OURS}, bf16": bf16,
         "literal network, whole image": whole,
         TILES: by_tiles(plain),
         "MONAI, no overlap": monai(0),
@@ -130,7 +139,7 @@ def ways(model):
 
 def forest():
     """Make scikit-image's forest, trained on the training scene, a way to segment."""
-    rgb, truth, _ = images.read_pair(ROOT / "data/rgb.png", ROOT / "data/gt.png")
+    rgb, truth = own_pair()
     trained = peers.train_forest(rgb, truth, sampling.hold_out(truth), 0)
     return lambda rgb: peers.forest_mask(trained, rgb)
 
@@ -245,7 +254,7 @@ def training_step(model, forward, channels_last):
 
     def step():
         logits = forward(x)
-        loss = metrics.segmentation_loss(logits[:, 1] - logits[:, 0], truth)
+        loss = scores.segmentation_loss(logits[:, 1] - logits[:, 0], truth)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -253,10 +262,15 @@ def training_step(model, forward, channels_last):
     return step
 
 
+def own_pair():
+    """Read the project's own labelled image: its pixels, and their classes."""
+    names = (ROOT / "data/rgb.png", ROOT / "data/gt.png")
+    return labelled.read_labelled([names]).pairs[0]
+
+
 def own_scene():
     """Read and split the project's own labelled image."""
-    rgb, truth, _ = images.read_pair(ROOT / "data/rgb.png", ROOT / "data/gt.png")
-    return sampling.split_scene(rgb, truth, train.PATCH)
+    return sampling.split_scene(*own_pair(), train.PATCH)
 
 
 def training_steps():
@@ -308,9 +322,23 @@ def time_to_naive():
 # ------------------------------------------------------------------ all
 
 
+@matplotlib.rc_context({**pictures.STYLE, "axes.grid.axis": "x"})
+def bars(values, label):
+    """Compare numbers by horizontal bars, the first one's in its own colour."""
+    figure = Figure(figsize=(7, 0.8 + 0.32 * len(values)), layout="constrained")
+    axis = figure.subplots()
+    colours = [pictures.BLUE] + [pictures.ORANGE] * (len(values) - 1)
+    drawn = axis.barh(list(values), list(values.values()), color=colours)
+    axis.bar_label(drawn, fmt="%.2f", padding=3)
+    axis.invert_yaxis()
+    axis.set(xlabel=label, axisbelow=True)
+    axis.margins(x=0.1)
+    return figure
+
+
 def main():
     """Measure all, and put it into results.md."""
-    model, _ = segutils.load_model(ROOT / "model.pt")
+    model = model_file.load(ROOT / "model.pt").model
     lines = [
         f"`python benchmarks/speed.py`; medians, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}, {platform.machine()}. Compare the ratios: the "
@@ -331,8 +359,8 @@ def main():
     lines += whole_command(seconds[OURS], seconds[TILES])
     lines += [*training_steps(), *time_to_naive()]
     report.write_part("How fast", "\n".join(lines))
-    chart = figures.bars({n: 16 / s for n, s in seconds.items()}, "MP/s on 16 MP")
-    figures.save(chart, ROOT / "benchmarks/speed.png")
+    chart = bars({n: 16 / s for n, s in seconds.items()}, "MP/s on 16 MP")
+    pictures.save(chart, ROOT / "benchmarks/speed.png")
 
 
 if __name__ == "__main__":

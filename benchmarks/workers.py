@@ -3,7 +3,7 @@
     pip install -r benchmarks/requirements.txt
     python benchmarks/workers.py [MEGAPIXELS]
 
-A tiled TIFF of 400 megapixels, made on the fly, is predicted by the command itself, in
+A GeoTIFF of 400 megapixels, made on the fly, is predicted by the command itself, in
 turns by one process with a thread for each core and by as many worker processes as the
 machine has cores, after a training. The table, with what a gigapixel takes, is written
 to benchmarks/results.md. Needs 4 GB of disk; on two cores it takes ten minutes.
@@ -20,7 +20,7 @@ import memory
 import report
 from tqdm.auto import tqdm
 
-import cli
+from onelabel import console, files
 
 
 MEGAPIXELS = 400
@@ -29,21 +29,22 @@ ROUNDS = 3
 
 def main():
     """Measure both ways in turns, and put the table into results.md."""
-    cli.check_input(memory.ROOT / "model.pt")
+    files.check_input(memory.ROOT / "model.pt")
     size = int(sys.argv[1]) if len(sys.argv) > 1 else MEGAPIXELS
     cores = len(os.sched_getaffinity(0))
     ways = {"one process": [], f"--workers {cores}": ["--workers", str(cores)]}
     seconds, masks = {way: [] for way in ways}, set()
     with tempfile.TemporaryDirectory(dir=memory.ROOT) as folder:
-        path = Path(folder, "image.tif")
-        memory.make_image(path, int((size * 1e6) ** 0.5))
+        path = Path(folder, "image.map.tif")  # in tiles, of which any can be read
+        side = int((size * 1e6) ** 0.5)
+        memory.make_image(path, side, side)
         for way, options in tqdm(list(ways.items()) * ROUNDS, disable=None):
             seconds[way].append(memory.measure(path, options)[0])
             masks.add(hashlib.sha256(path.with_name("mask.tif").read_bytes()).digest())
     median = {way: statistics.median(times) for way, times in seconds.items()}
     lines = [
-        f"`python benchmarks/workers.py`; a TIFF of {size} megapixels, {cores} cores, "
-        f"the whole command from start to exit, medians of {ROUNDS} in turns. "
+        f"`python benchmarks/workers.py`; a GeoTIFF of {size} megapixels, {cores} "
+        f"cores, the whole command from start to exit, medians of {ROUNDS} in turns. "
         f"The masks are {'the same' if len(masks) == 1 else 'NOT the same'}.",
         "",
         "| | seconds | speed, of one process's | core-hours a gigapixel |",
@@ -57,4 +58,4 @@ def main():
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run(main))
+    raise SystemExit(console.run(main))

@@ -1,9 +1,9 @@
 """Make the two example scenes: invented aerial photographs with labels.
 
-Run ``python data/make_scenes.py`` (numpy and Pillow only, some 15 s). It writes
-``rgb.png`` and ``gt.png`` next to this file (the scene to train on) and the same
-pair in ``new/``: another place at another hour. In ``gt.png`` 255 is the crown of
-a tree or shrub and 0 is everything else. The same seed gives the same bytes.
+Run ``python benchmarks/make_scenes.py`` (numpy and Pillow only, some 15 s). It writes
+``rgb.png`` and ``gt.png`` in ``data/`` (the scene to train on) and the same pair in
+``data/new/``: another place at another hour. In ``gt.png`` 255 is the crown of a tree
+or shrub and 0 is everything else. The same seed gives the same bytes.
 
 Each scene is a height map and an albedo map, about 10 cm to the pixel, lit by one
 sun and a blue sky, then seen by a slightly soft and noisy camera. Leaves and grass
@@ -31,10 +31,10 @@ class Scene(NamedTuple):
     warmth: float  # 0.05 means 5 % more red and 5 % less blue
 
 
-HERE = Path(__file__).resolve().parent
+DATA = Path(__file__).resolve().parent.parent / "data"
 SCENES = (
-    Scene(HERE, 11, 1283, 1021, 318.0, 50.0, 1.15, 0.00),
-    Scene(HERE / "new", 29, 1101, 877, 52.0, 47.0, 1.03, 0.03),
+    Scene(DATA, 11, 1283, 1021, 318.0, 50.0, 1.15, 0.00),
+    Scene(DATA / "new", 29, 1101, 877, 52.0, 47.0, 1.03, 0.03),
 )
 
 
