@@ -1,6 +1,6 @@
 """An image: what it knows of itself, and how to read any block of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -75,11 +75,7 @@ class Image:
 
     def sample(self) -> list[Piece]:
         """Read some tiles, evenly spread, from the image's top to its bottom."""
-        return [
-            # Copies, so that no larger array stays in memory.
-            (tile, self.read(tile.seen.grown(0, self.shape)).copy())
-            for tile in sample_tiles(*self.shape)
-        ]
+        return [(tile, part.copy()) for tile, part in self._parts(self.read)]
 
     def use_scale(self, scale: depth.Scale | None) -> None:
         """Read by the training image's scale; None where that had 8 bits.
@@ -96,8 +92,12 @@ class Image:
 
     def raw_sample(self) -> list[np.ndarray]:
         """Read the same tiles as the file has them."""
-        blocks = [tile.seen.grown(0, self.shape) for tile in sample_tiles(*self.shape)]
-        return [self.values(block) for block in blocks]
+        return [part.copy() for _, part in self._parts(self.values)]
+
+    def _parts(self, read: Callable[[Block], np.ndarray]) -> Iterator[Piece]:
+        """Read the tiles one by one; as views, which keep larger arrays in memory."""
+        for tile in sample_tiles(*self.shape):
+            yield tile, read(tile.seen.grown(0, self.shape))
 
     def opened_anew(self) -> "Image":
         """Open the file again, as it is now."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from samples import BLACK_WHITE, blobs, place, save, write_deep_png, write_tiff
 
-from onelabel import depth, labelled, light, model_file
+from onelabel import depth, labelled, light, model_file, reading
 from onelabel.depth import BYTES, FLOATS, INTEGERS, Scale
 from onelabel.files import InputError
 from onelabel.image import InMemory
@@ -355,3 +355,17 @@ def test_a_mask_of_floats_that_are_no_map_can_be_read_back(
     found, colours = read_truth(f"mask.{suffix}")
     assert colours == BLACK_WHITE
     np.testing.assert_array_equal(found == UNLABELLED, np.isnan(values).any(-1))
+
+
+@pytest.mark.parametrize("transparent", [False, True])
+def test_a_sample_keeps_no_more_in_memory_than_its_tiles(
+    tmp_path, monkeypatch, transparent
+):
+    rgba = np.random.default_rng(0).integers(0, 256, (300, 900, 4), np.uint8)
+    save(tmp_path / "a.png", rgba)
+    monkeypatch.setattr(reading, "IN_MEMORY", 0)
+    image = reading.open_image(tmp_path / "a.png", transparent=transparent)
+    tiles = [*image.raw_sample(), *(pixels for _, pixels in image.sample())]
+    for pixels in map(np.ma.getdata, tiles):
+        kept = pixels if pixels.base is None else pixels.base
+        assert kept.size == pixels.size
