@@ -27,9 +27,28 @@ from onelabel.image import Image, InMemory, strips
 from onelabel.reading import MAX_PIXELS, open_image
 from onelabel.resources import check_resources, is_large
 from onelabel.store import Store, store_beside
-from onelabel.truth import Colour, Colours, check_same_size, read_truth
+from onelabel.truth import Colour, Colours, read_truth_of
 from onelabel.verify import compare, describe_findings, middle
 from onelabel.writing import check_outputs, write_mask, write_probabilities, write_rows
+
+
+def open_as_trained(
+    path: str,
+    trained: model_file.Trained,
+    channels: Sequence[int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Image:
+    """Open an image as the network's training image was read."""
+    image = open_image(path, channels or trained.channels, max_pixels)
+    image.use_scale(trained.scale)
+    return image
+
+
+def one_class(counts: np.ndarray) -> str | None:
+    """Say what may be wrong with a mask of so many pixels of class 0 and class 1."""
+    if np.count_nonzero(counts) != 1:
+        return None
+    return f"every pixel is class {counts.argmax()} (is it like the training image?)"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -89,9 +108,7 @@ def report(outcome: Outcome) -> None:
     (name, output), counts, warning, table = outcome
     share = counts[1] / max(counts.sum(), 1)
     print(console.printable(f"{output}: {share:.1%} of {name} is class 1"))
-    if warning is None and np.count_nonzero(counts) == 1:
-        only = counts.argmax()
-        warning = f"every pixel is class {only} (is it like the training image?)"
+    warning = warning or one_class(counts)
     if warning is not None:
         console.warn(f"{name}: {warning}")
     if table is not None:
@@ -103,14 +120,17 @@ def predict(
 ) -> Outcome:
     """Segment one image: from its file to the files that are asked for."""
     name, output = job
-    image, before = open_as_trained(args, trained, name), files.identity(name)
+    before = files.identity(name)
+    image = open_as_trained(name, trained, args.bands, args.max_pixels)
     check_image(args, image, output)
-    answer = read_answer(args, image)
+    answer = None
+    if args.gt:
+        answer, _ = read_truth_of(image, args.gt, args.max_pixels)
     sample = image.sample()
     network, its_light = light.adapt(trained.model, trained.looks, sample)
     predictor = segutils.Predictor(network, segutils.PRECISIONS[args.precision])
     on_disk = is_large(image) or files.is_zarr_name(output)
-    workers = shared_workers(args, image, on_disk)
+    workers = usable_workers(args, image, on_disk)
     key = {**made_with(args, trained), "image": before}
     options = bool(args.probabilities), on_disk, args.overwrite
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -127,31 +147,12 @@ def predict(
     return Outcome(job, counts, light.warning(trained.looks, its_light, sample), table)
 
 
-def open_as_trained(
-    args: argparse.Namespace, trained: model_file.Trained, path: str
-) -> Image:
-    """Open an image as the network's training image was read."""
-    channels = args.bands or trained.channels
-    image = open_image(path, channels, args.max_pixels)
-    image.use_scale(trained.scale)
-    return image
-
-
 def check_image(args: argparse.Namespace, image: Image, output: Path) -> None:
     """Refuse an image for which there is too little memory or disk."""
     outputs = output, args.overlay, args.probabilities
     needs = check_resources(image, *outputs, bool(args.gt))
     if is_large(image):
         print(console.printable(needs), file=sys.stderr)
-
-
-def read_answer(args: argparse.Namespace, image: Image) -> np.ndarray | None:
-    """Read the ground truth, if there is one: (H, W) uint8."""
-    if not args.gt:
-        return None
-    answer, _ = read_truth(args.gt, args.max_pixels)
-    check_same_size(image.path, image.shape, args.gt, answer.shape)
-    return answer
 
 
 def score(store: Store, answer: np.ndarray | None) -> dict[str, float] | None:
@@ -186,7 +187,7 @@ def made_with(
     return {**trained.key(), "bands": args.bands, "precision": args.precision}
 
 
-def shared_workers(
+def usable_workers(
     args: argparse.Namespace, image: Image, on_disk: bool
 ) -> tuple[int | None, str | None]:
     """Give the workers that are asked for, if they can share the image's blocks."""
@@ -258,7 +259,7 @@ def report_all(
 def check_machine(args: argparse.Namespace) -> int:
     """Check that this machine computes as it should; give the exit code."""
     trained = model_file.load(args.model, model_file.choose_device(args.device))
-    image = open_as_trained(args, trained, args.verify)
+    image = open_as_trained(args.verify, trained, args.bands, args.max_pixels)
     rgb = np.ma.getdata(image.read(middle(image.shape)))
     sample = InMemory(rgb).sample()
     network, _ = light.adapt(trained.model, trained.looks, sample)
@@ -275,7 +276,7 @@ def check_machine(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Segment images as the command line says; give the exit code."""
     args = parse_args(argv)
-    console.return_memory()
+    console.set_malloc_limits()
     if args.verify is not None:
         return check_machine(args)
     trained = model_file.load(args.model, model_file.choose_device(args.device))

@@ -59,7 +59,7 @@ PATCH = 32  # pixels a side
 LEARNING_RATE = 1e-2  # the peak; it rises to it and falls to almost nothing after
 WEIGHT_DECAY = 1e-2
 JITTER = (0.05, 0.1, 0.03)  # of brightness, contrast, colour: light.py does the rest
-AVERAGE = 0.998  # at most, the past's share in the running average, a step
+AVERAGE = 0.998  # the most that the running average keeps of itself at a step
 
 
 def image_versions(rgb: np.ndarray) -> np.ndarray:
@@ -84,7 +84,7 @@ class Epoch(NamedTuple):
 
 
 def move_average(average: FCNN, model: FCNN, step: int) -> None:
-    """Move the running average towards the weights: about the last tenth of them."""
+    """Move the running average: it spans about the last tenth of the steps."""
     share = max(1 - AVERAGE, 9 / (step + 10))
     for mean, value in zip(
         average.state_dict().values(), model.state_dict().values(), strict=True
@@ -354,7 +354,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model.load_state_dict(weights)
     looks = describe(model, scenes)
     save(args, labels, looks, trainer.history, weights)
-    keeper.path.unlink(missing_ok=True)
+    keeper.remove()
     name = f"network after epoch {len(trainer.history)}"
     print(describe_scores(model, looks, scenes, name))
 

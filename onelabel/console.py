@@ -113,7 +113,7 @@ def _quiet_libraries() -> None:
         ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 
-def return_memory() -> None:
+def set_malloc_limits() -> None:
     """Let large arrays go back to the system when they are freed.
 
     By default glibc keeps freed memory of up to 32 MiB apiece, in a part of its own for

@@ -5,6 +5,14 @@ from typing import Any
 import ipywidgets as widgets
 
 
+SLIDERS = (
+    widgets.IntSlider,
+    widgets.FloatSlider,
+    widgets.FloatLogSlider,
+    widgets.SelectionSlider,
+)
+
+
 def control(kind: type, name: str, tooltip: str, **more: Any) -> widgets.Widget:
     """Make a control of a kind, such as `ipywidgets.IntSlider`."""
     return kind(
@@ -15,14 +23,6 @@ def control(kind: type, name: str, tooltip: str, **more: Any) -> widgets.Widget:
         **{"continuous_update": False} if issubclass(kind, SLIDERS) else {},
         **more,
     )
-
-
-SLIDERS = (
-    widgets.IntSlider,
-    widgets.FloatSlider,
-    widgets.FloatLogSlider,
-    widgets.SelectionSlider,
-)
 
 
 def picture(width: str, height: str) -> widgets.Image:

@@ -5,7 +5,7 @@ bits of a camera, reflectance of 0 to 10,000, values of 0 to 1. So the training 
 percentiles set the range, once; the model file keeps it for every later image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ def kind_of(dtype: DTypeLike) -> str:
     return BYTES if dtype == np.uint8 else FLOATS if dtype.kind == "f" else INTEGERS
 
 
-def fit_scale(kind: str, samples: Sequence[np.ndarray]) -> Scale | None:
+def fit_scale(kind: str, samples: Iterable[np.ndarray]) -> Scale | None:
     """Choose the scale of training images from some of their pixels.
 
     Of 8 bits, which are taken as they are, there is none. Zero stays black unless the

@@ -29,7 +29,7 @@ def read_by_pillow(
     path: PathLike, channels: Sequence[int] | None, transparent: bool
 ) -> InMemory:
     """Read a PNG, JPEG, TIFF, WebP or BMP file whole, upright."""
-    with damage_explained(path), pillow_open(path) as file:
+    with explained(path), pillow_open(path) as file:
         if _loses_depth(file):
             library = "rasterio" if file.format == "TIFF" else "pyvips"
             require(path, library, f"a {file.format} of 16 bits and colours")
@@ -98,27 +98,6 @@ def _pillow_pixels(path: PathLike, file: Pillow.Image) -> np.ndarray:
         raise InputError(
             f"{path}: colours of mode {file.mode} are not read (save as RGB)"
         ) from error
-
-
-@contextmanager
-def damage_explained(path: PathLike) -> Iterator[None]:
-    """Turn what Pillow raises into one line; damaged bytes raise anything."""
-    try:
-        yield
-    except UnidentifiedImageError as error:
-        more = "" if has("rasterio") else f"; more kinds of TIFF: {HINT}"
-        raise InputError(
-            f"{path}: is not an image that can be read (PNG, JPEG, TIFF, WebP or BMP"
-            f"{more})"
-        ) from error
-    except InputError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise MemoryError from error
-        if isinstance(error, OSError) and error.errno is not None:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        raise InputError(f"{path}: damaged image ({one_line(error)})") from error
 
 
 # ------------------------------------------------------------------ pyvips
@@ -240,7 +219,17 @@ def explained(path: PathLike) -> Iterator[None]:
     """Turn what a library raises into one line; damaged bytes raise anything."""
     try:
         yield
-    except (InputError, MemoryError):
+    except UnidentifiedImageError as error:
+        more = "" if has("rasterio") else f"; more kinds of TIFF: {HINT}"
+        raise InputError(
+            f"{path}: is not an image that can be read (PNG, JPEG, TIFF, WebP or BMP"
+            f"{more})"
+        ) from error
+    except InputError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         raise InputError(f"{path}: damaged image ({one_line(error)})") from error

@@ -10,7 +10,7 @@ from onelabel.files import InputError, PathLike
 from onelabel.image import Image
 from onelabel.reading import IN_MEMORY, open_image
 from onelabel.resources import PROGRAM_BYTES, check_room, free_memory
-from onelabel.truth import UNLABELLED, Colours, check_same_size, read_truth
+from onelabel.truth import UNLABELLED, Colours, read_truth_of
 from onelabel.writing import MAX_JPEG_SIDE
 from segutils import Block
 
@@ -55,8 +55,7 @@ def read_labelled(
     colours: Colours = []  # those of the first truth
     for image, (path, gt) in zip(images, paths, strict=True):
         image.use_scale(scale)
-        truth, drawn_in = read_truth(gt)
-        check_same_size(path, image.shape, gt, truth.shape)
+        truth, drawn_in = read_truth_of(image, gt)
         colours = colours or drawn_in
         if drawn_in != colours:
             raise InputError(
@@ -83,11 +82,9 @@ def _fit_scale(images: Sequence[Image]) -> depth.Scale | None:
                 f"{image.path}: has {kind}, but {images[0].path} has {kinds[0]} "
                 "(save all images alike)"
             )
-    if kinds[0] == depth.BYTES:
-        return None
-    return depth.fit_scale(
-        kinds[0], [v for image in images for v in image.raw_sample()]
-    )
+    # A generator: of 8 bits, nothing is read.
+    samples = (values for image in images for values in image.raw_sample())
+    return depth.fit_scale(kinds[0], samples)
 
 
 def _labelled_lines(image: Image, truth: np.ndarray) -> list[np.ndarray]:

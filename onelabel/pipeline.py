@@ -1,6 +1,5 @@
 """Fill the store of a mask, block by block: in this process, or on Dask's workers."""
 
-import importlib.util
 import logging
 import signal
 import sys
@@ -14,7 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from onelabel.files import InputError, one_line
-from onelabel.formats import HINT
+from onelabel.formats import HINT, has
 from onelabel.image import Image
 from onelabel.store import Store
 from segutils import HALO, Block, Predictor
@@ -123,7 +122,7 @@ def check_workers(workers: int | None, scheduler: str | None) -> None:
         raise InputError(
             f"{workers} workers beside {scheduler}, which has its own (leave one out)"
         )
-    if (workers or scheduler) and importlib.util.find_spec("distributed") is None:
+    if (workers or scheduler) and not has("distributed"):
         raise InputError(f"several workers need distributed ({HINT})")
 
 

@@ -94,7 +94,7 @@ class Raster(Image):
         """Give the bytes that GDAL's cache needs; its default is far more."""
         rows = self.file.block_shapes[0][0]
         size = np.dtype(self.file.dtypes[0]).itemsize * self.file.count
-        # A row of blocks, which the next band needs, too.
+        # A row of the file's blocks, which the next strip needs, too.
         return CACHE + self.file.width * rows * size
 
 
@@ -112,7 +112,7 @@ class Chunks(Image):
             while isinstance(array, zarr.Group):
                 facts = {**facts, **array.attrs}
                 array = _largest(array)
-        except Exception as error:  # what damaged metadata raises is not bounded
+        except Exception as error:  # damaged metadata raises anything
             raise InputError(f"{path}: is no Zarr array ({one_line(error)})") from error
         self.path, self.array, self.dtype = path, array, array.dtype
         self.nodata = array.attrs.get("nodata")

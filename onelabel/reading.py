@@ -13,7 +13,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from onelabel.files import InputError, PathLike, check_input, is_zarr
 from onelabel.formats import (
     Stream,
-    damage_explained,
+    explained,
     has,
     pillow_open,
     read_by_pillow,
@@ -103,7 +103,7 @@ def _by_format(
 
 
 def _first_bytes(path: PathLike) -> bytes:
-    with damage_explained(path), open(path, "rb") as file:
+    with explained(path), open(path, "rb") as file:
         return file.read(4)
 
 

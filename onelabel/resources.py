@@ -89,7 +89,7 @@ def free_memory() -> float:
 
 
 def _block_bytes(image: Image) -> float:
-    """Give the memory for a block and the next one, and for rows of the files."""
+    """Give the memory for the blocks at work, and for rows of the files."""
     block = image.blocks()[0]
     values = 3 if image.scale is None else 3 * image.dtype.itemsize + 24  # a pixel
     pixels = (block.bottom - block.top) * (block.right - block.left)

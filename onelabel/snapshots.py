@@ -91,8 +91,9 @@ class Snapshots:
         return InputError(f"{self.path}: {problem} (delete it to train from the start)")
 
     def remove(self) -> None:
-        """Delete the file, if there is one; call it in every process."""
-        processes.from_first(partial(self.path.unlink, missing_ok=True))
+        """Delete the file, if there is one."""
+        if processes.rank() == 0:
+            self.path.unlink(missing_ok=True)
 
 
 def digest_arrays(arrays: Iterable[np.ndarray]) -> str:

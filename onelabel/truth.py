@@ -176,6 +176,15 @@ def check_same_size(
         )
 
 
+def read_truth_of(
+    image: Image, path: PathLike, max_pixels: int = MAX_PIXELS
+) -> tuple[np.ndarray, Colours]:
+    """Read the ground truth of an image, as `read_truth` does; refuse another size."""
+    truth, colours = read_truth(path, max_pixels)
+    check_same_size(image.path, image.shape, path, truth.shape)
+    return truth, colours
+
+
 def find_pairs(
     rgb: Sequence[PathLike], gt: Sequence[PathLike]
 ) -> list[tuple[PathLike, PathLike]]:

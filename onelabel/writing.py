@@ -26,8 +26,9 @@ from onelabel.files import (
 )
 from onelabel.formats import has, require
 from onelabel.image import Place
+from onelabel.rasters import CACHE
 from onelabel.store import NODATA, DiskStore, Store
-from onelabel.truth import Colours
+from onelabel.truth import BLACK_AND_WHITE, Colours
 from segutils import sigmoid
 
 
@@ -39,7 +40,6 @@ MIN_JPEG_GAP = 96  # between two colours, in their most different channel; 48 su
 PNG_LEVEL = 3  # twice as fast to write as 6; a mask grows by half
 PNG_KINDS = {1: 0, 3: 2, 4: 6}  # channels: the format's number for grey, RGB, RGBA
 TIFF_BLOCK = 256  # pixels a side, of the tiles of a TIFF
-TIFF_CACHE = 16 * 2**20  # bytes: GDAL's cache, beside the tiles that it must hold
 
 Rows = Iterable[np.ndarray]
 
@@ -90,7 +90,7 @@ def drawn_colours(path: PathLike, colours: Colours) -> np.ndarray:
     """Choose how the classes are drawn in a file: (2, 3) uint8, or (2,) where grey."""
     drawn = np.array(colours, np.uint8)
     if is_jpeg(path) and np.ptp(drawn.astype(int), axis=0).max() < MIN_JPEG_GAP:
-        drawn = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
+        drawn = np.array(BLACK_AND_WHITE, np.uint8)
     is_grey = (drawn == drawn[:, :1]).all()
     return drawn[:, 0] if is_grey else drawn
 
@@ -257,7 +257,7 @@ def _write_tiff(
     }
     # The tiles that a strip of rows has not filled yet.
     held = 2 * TIFF_BLOCK * shape[1] * channels * first.itemsize
-    with rasterio.Env(GDAL_CACHEMAX=TIFF_CACHE + held):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE + held):
         with rasterio.open(path, "w", **options) as file:
             if table:
                 file.write_colormap(1, table)

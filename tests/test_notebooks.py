@@ -293,6 +293,7 @@ def trained(project):
 
 def test_prediction_follows_every_control(trained):
     last = """
+from onelabel.truth import read_truth
 def drawn():
     return canvas.value, plot.value, table.value
 
