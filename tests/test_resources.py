@@ -39,7 +39,7 @@ def test_the_forecast_comes_before_the_first_pixel(
         raise InputError("read")
 
     monkeypatch.setattr(formats.Stream, "values", refuse)
-    monkeypatch.setattr(predict, "read_truth", refuse)
+    monkeypatch.setattr(predict, "read_truth_of", refuse)
     assert run("--output", "mask.png", "--gt", "data/gt.png") == 2
     forecast, error = capsys.readouterr().err.splitlines()
     assert forecast.startswith("data/rgb.png: 230x176 pixels, at most 0.5 GB of memory")
