@@ -7,6 +7,8 @@ python predict.py new.png --output new_mask.png --overlay new_overlay.jpg
     one image
 python predict.py photos/ --output masks/
     all images of a folder: photos/2026/a.jpg -> masks/2026/a.png
+python predict.py tiles/ --output masks/ --light folder
+    tiles of one scene, in one light
 python predict.py --verify new.png
     writes nothing; checks that this machine computes as it should
 """
@@ -14,6 +16,7 @@ python predict.py --verify new.png
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +26,7 @@ from tqdm.auto import tqdm
 
 import segutils
 from onelabel import console, drawing, files, jobs, light, model_file, pipeline, scores
-from onelabel.image import Image, InMemory, strips
+from onelabel.image import SAMPLED, Image, InMemory, strips
 from onelabel.reading import MAX_PIXELS, open_image
 from onelabel.resources import check_resources, is_large
 from onelabel.store import Store, store_beside
@@ -73,6 +76,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     option("--probabilities", None, probability, metavar="FILE")
     devices = ("auto", "cpu", "cuda", "mps")
     option("--device", "auto", "where to run (%(default)s)", choices=devices)
+    whose = "whose light counts: each image's, that of all together (folder), or none's"
+    lights = ("image", "folder", "none")
+    option("--light", "image", f"{whose} (%(default)s)", choices=lights)
     precision = "bf16: for processors with AMX, and GPUs (%(default)s)"
     option("--precision", "fp32", precision, choices=tuple(segutils.PRECISIONS))
     bands = "which bands are red, green and blue (as the training had)"
@@ -99,15 +105,17 @@ class Outcome(NamedTuple):
 
     job: jobs.Job
     counts: np.ndarray  # pixels of class 0 and class 1
+    light: light.Light
     warning: str | None
     scores: dict[str, float] | None
 
 
 def report(outcome: Outcome) -> None:
     """Print the share of class 1, a warning, and the scores where there is a truth."""
-    (name, output), counts, warning, table = outcome
+    (name, output), counts, its_light, warning, table = outcome
     share = counts[1] / max(counts.sum(), 1)
-    print(console.printable(f"{output}: {share:.1%} of {name} is class 1"))
+    told = f" (light: {light.in_words(its_light)})" if its_light != light.SAME else ""
+    print(console.printable(f"{output}: {share:.1%} of {name} is class 1{told}"))
     warning = warning or one_class(counts)
     if warning is not None:
         console.warn(f"{name}: {warning}")
@@ -116,9 +124,12 @@ def report(outcome: Outcome) -> None:
 
 
 def predict(
-    args: argparse.Namespace, trained: model_file.Trained, job: jobs.Job
+    args: argparse.Namespace,
+    trained: model_file.Trained,
+    common: light.Light | None,
+    job: jobs.Job,
 ) -> Outcome:
-    """Segment one image: from its file to the files that are asked for."""
+    """Segment one image, in its own light or the common one: from its file to files."""
     name, output = job
     before = files.identity(name)
     image = open_as_trained(name, trained, args.bands, args.max_pixels)
@@ -127,11 +138,12 @@ def predict(
     if args.gt:
         answer, _ = read_truth_of(image, args.gt, args.max_pixels)
     sample = image.sample()
-    network, its_light = light.adapt(trained.model, trained.looks, sample)
+    its_light = common or light.estimate(trained.model, trained.looks, sample)
+    network = light.in_light(trained.model, trained.looks, its_light)
     predictor = segutils.Predictor(network, segutils.PRECISIONS[args.precision])
     on_disk = is_large(image) or files.is_zarr_name(output)
     workers = usable_workers(args, image, on_disk)
-    key = {**made_with(args, trained), "image": before}
+    key = {**made_with(args, trained, common), "image": before}
     options = bool(args.probabilities), on_disk, args.overwrite
     output.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -144,7 +156,8 @@ def predict(
         counts, table = store.counts, score(store, answer)
         tint = drawing.tint(light.known_pixels(sample))
         write(args, output, image, store, trained.colours, tint)
-    return Outcome(job, counts, light.warning(trained.looks, its_light, sample), table)
+    unlike = light.warning(trained.looks, its_light, sample)
+    return Outcome(job, counts, its_light, unlike, table)
 
 
 def check_image(args: argparse.Namespace, image: Image, output: Path) -> None:
@@ -180,11 +193,42 @@ def write(
     write_mask(output, store, colours, image.place)
 
 
+def common_light(
+    args: argparse.Namespace, trained: model_file.Trained, planned: Sequence[jobs.Job]
+) -> light.Light | None:
+    """Estimate the light of all images together, where `--light` asks for it.
+
+    None where each image is seen in its own light. An image that cannot be read is
+    reported when its turn comes.
+    """
+    if args.light == "image":
+        return None
+    if args.light == "none":
+        return light.SAME
+    pieces = []
+    for job in spread(planned, SAMPLED):
+        with suppress(files.InputError, OSError):
+            image = open_as_trained(job.image, trained, args.bands, args.max_pixels)
+            pieces += image.sample()
+    if not pieces:
+        return light.SAME
+    found = light.estimate(trained.model, trained.looks, spread(pieces, SAMPLED))
+    print(f"light of the {len(planned)} images together: {light.in_words(found)}")
+    return found
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """Choose at most so many of some items, evenly spread."""
+    chosen = np.linspace(0, len(items) - 1, min(count, len(items)))
+    return [items[index] for index in chosen.round().astype(int)]
+
+
 def made_with(
-    args: argparse.Namespace, trained: model_file.Trained
+    args: argparse.Namespace, trained: model_file.Trained, common: light.Light | None
 ) -> dict[str, object]:
     """Say what a mask depends on beside its image, in plain values."""
-    return {**trained.key(), "bands": args.bands, "precision": args.precision}
+    how = {"bands": args.bands, "precision": args.precision, "light": common}
+    return {**trained.key(), **how}
 
 
 def usable_workers(
@@ -262,7 +306,8 @@ def check_machine(args: argparse.Namespace) -> int:
     image = open_as_trained(args.verify, trained, args.bands, args.max_pixels)
     rgb = np.ma.getdata(image.read(middle(image.shape)))
     sample = InMemory(rgb).sample()
-    network, _ = light.adapt(trained.model, trained.looks, sample)
+    its_light = light.estimate(trained.model, trained.looks, sample)
+    network = light.in_light(trained.model, trained.looks, its_light)
     precision = segutils.PRECISIONS[args.precision]
     findings = compare(network, rgb, precision)
     device = network.conv1.weight.device
@@ -281,15 +326,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return check_machine(args)
     trained = model_file.load(args.model, model_file.choose_device(args.device))
     planned, journal = plan(args), None
+    common = common_light(args, trained, planned)
     left, many = planned, len(planned) > 1
     if jobs.is_folder(args.output):
-        journal = jobs.Journal(args.output, made_with(args, trained))
+        journal = jobs.Journal(args.output, made_with(args, trained, common))
         left = left_to_do(args, journal, planned)
     shared = (args.workers, args.scheduler) if many else (None, None)
     if many:  # the workers share the images, not the blocks of each
         args.workers = args.scheduler = None
     with pipeline.connected(*shared) as client:
-        results = jobs.run(partial(predict, args, trained), left, client)
+        results = jobs.run(partial(predict, args, trained, common), left, client)
         return report_all(results, left, not many, journal)
 
 

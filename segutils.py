@@ -410,7 +410,7 @@ class Predictor:
     @torch.inference_mode()
     def _core_logit(self, tile: Tile, pixels: np.ndarray) -> np.ndarray:
         """Give the logits of a tile's core."""
-        x = torch.from_numpy(_made_even(tile, pixels)).to(self.device)  # (h, w, 3)
+        x = torch.from_numpy(made_even(tile, pixels)).to(self.device)  # (h, w, 3)
         return self.network(x[None])[0][tile.core.within(tile.seen)].cpu().numpy()
 
     def logits(self, rgb: np.ndarray) -> np.ndarray:
@@ -476,7 +476,7 @@ def _cut(rgb: np.ndarray) -> list[Piece]:
     return [(tile, rgb[tile.seen.slices]) for tile in tiles(*rgb.shape[:2])]
 
 
-def _made_even(tile: Tile, pixels: np.ndarray) -> np.ndarray:
+def made_even(tile: Tile, pixels: np.ndarray) -> np.ndarray:
     """Repeat the last row or column where an odd edge of the image cuts them off."""
     below = tile.seen.bottom - tile.seen.top - pixels.shape[0]
     right = tile.seen.right - tile.seen.left - pixels.shape[1]

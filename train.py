@@ -58,7 +58,7 @@ EPOCH = 20  # steps of an epoch, at least: scoring it should take little of its 
 PATCH = 32  # pixels a side
 LEARNING_RATE = 1e-2  # the peak; it rises to it and falls to almost nothing after
 WEIGHT_DECAY = 1e-2
-JITTER = (0.05, 0.1, 0.03)  # of brightness, contrast, colour: light.py does the rest
+JITTER = (0.05, 0.1, 0.03, 0.05)  # of brightness, contrast, colour, mixed channels
 AVERAGE = 0.998  # the most that the running average keeps of itself at a step
 
 

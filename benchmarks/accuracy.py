@@ -146,7 +146,8 @@ def ours(family, seed, run, models=None):
 
     def segment(rgb):
         sample = InMemory(rgb).sample()
-        network, _ = light.adapt(trained.model, trained.looks, sample)
+        its_light = light.estimate(trained.model, trained.looks, sample)
+        network = light.in_light(trained.model, trained.looks, its_light)
         return segutils.segment(network, rgb)
 
     new = pooled_scores(masks, truths(family))

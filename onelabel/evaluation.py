@@ -66,7 +66,8 @@ def _segment_changed(
     """Segment a scene's held-out block as it is after a change."""
     around = scene.block.grown(GUARD, scene.truth.shape)
     changed = change(scene.rgb[around.slices])
-    adapted, _ = light.adapt(model, looks, InMemory(changed).sample())
+    its_light = light.estimate(model, looks, InMemory(changed).sample())
+    adapted = light.in_light(model, looks, its_light)
     return segutils.segment(adapted, changed)[scene.block.within(around)]
 
 

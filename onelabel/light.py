@@ -1,36 +1,53 @@
 """The light of an image: estimated, and allowed for in the network's constants.
 
-A new image may be darker, brighter, flatter or of another tint than the training image.
-Its mean or median does not tell how much, since that depends on how much of each class
-it shows, too. So the network looks twice at a few tiles: (1) normalise by the image's
-typical colour, and segment; (2) normalise by the typical colour and contrast of the
-class that the training image has more of, as the masks of (1) show it.
+A new image may be darker, brighter, flatter or of another tint than the training image,
+or have a constant added. Its mean does not tell how much, since that depends on how
+much of each class it shows, too. So the network looks at parts of the image. Its masks
+show the class that the training image has more of, and the typical colour and contrast
+of that class give an estimate of the light.
 
-The estimate has an error, which is larger for a small image. Training measures it:
-crops of the training image all have its light, so any other light estimated there is an
-error. A change that such an error could explain counts as none.
+Two things tell whether an estimate is believed. Its error is known: crops of the
+training image all have the training image's light, so any other light estimated there
+is an error. And the statistics inside the network must come nearer to those of
+training.
 """
 
 import copy
 from collections.abc import Sequence
-from typing import TypedDict
+from functools import partial
+from typing import NamedTuple, TypedDict
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
+from torch import nn
 
 from onelabel.image import InMemory
-from segutils import FCNN, MAX_SIDE, Piece, Predictor
+from segutils import FCNN, MAX_SIDE, Piece, Predictor, made_even
 
 
 FAINT, GLARING = 8, 247  # pixels darker or brighter in every channel tell no colour
 REACH = 4  # pixels: contrast is measured over so many, nearer ones are mostly noise
-STRONGEST = 4  # the largest factor of light or contrast that is allowed for
+STRONGEST = 16  # the largest factor of light or contrast that is allowed for
 CROPS = 6, 4  # columns and rows of the crops of the training image
-DOUBT = 1.75  # times the expected error: a smaller change counts as none
-STEEPNESS = 8  # how fast the correction rises from nothing there to full
+DOUBT = 2  # times the expected error: a smaller change counts as none
+NEARER = 0.85  # a gain counts if the statistics' distance falls to this part of it
+MUCH_NEARER = 0.5  # with an offset it fits anything better, so it must be nearer still
 MUCH_LIGHT = 1.6  # warn where the light is so many times as strong, or as weak
 MOST_OUTSIDE = 0.2  # warn where so many pixels have colours that training lacked
 RANGE = (0.5, 99.5)  # percentiles of the training image that its colours lie between
+
+
+class Light(NamedTuple):
+    """The light of an image in units of the training image's: (3,) factors."""
+
+    level: tuple[float, ...]  # of the larger class's typical colour
+    spread: tuple[float, ...]  # of the standard deviation about it
+
+
+SAME = Light((1.0,) * 3, (1.0,) * 3)  # as the training image's
+
+Part = tuple[np.ndarray, np.ndarray]  # (h, w, 3) uint8, and which pixels count
 
 
 class Looks(TypedDict):
@@ -64,9 +81,9 @@ def describe(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Lo
     counts = [sum(int((truth == c).sum()) for truth in truths) for c in (0, 1)]
     larger = int(counts[1] > counts[0])
     is_larger = [truth == larger for truth in truths]
-    contrast = _contrast(pictures, is_larger)
+    contrast = _contrast(list(zip(pictures, is_larger, strict=True)))
     if contrast is None:  # labelled in thin strokes only
-        contrast = _contrast(pictures, [np.ones(t.shape, bool) for t in truths])
+        contrast = _contrast([(rgb, np.ones(rgb.shape[:2], bool)) for rgb in pictures])
     assert contrast is not None  # train.py refuses images as narrow as that
     pixels = np.concatenate([rgb.reshape(-1, 3) for rgb in pictures])
     lowest, highest = np.percentile(pixels, RANGE, axis=0)
@@ -84,17 +101,19 @@ def describe(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Lo
 def measure_error(
     model: FCNN, looks: Looks, pictures: Sequence[np.ndarray]
 ) -> list[float]:
-    """Measure the error of light and of contrast on crops of the training images.
+    """Measure the error of light and of spread on crops of the training images.
 
     Of a crop's three factors the logarithm farthest from 0 counts; of all crops, the
     root mean square, times the square root of a crop's pixels. For an image of N pixels
     the expected error is this over the square root of N.
     """
-    errors = []
+    errors = [[0.0, 0.0]]
     for crop in (crop for rgb in pictures for crop in _crops(rgb)):
-        changes = np.log(_factors(model, looks, InMemory(crop).sample())[0])  # (2, 3)
-        errors.append((changes**2).max(1) * crop.shape[0] * crop.shape[1])
-    return np.sqrt(np.mean(errors, 0)).tolist()
+        sample = InMemory(crop).sample()
+        found = _look_twice(model, looks, sample, SAME, trust=0.5)
+        if found:
+            errors.append(_largest(found) ** 2 * crop.shape[0] * crop.shape[1])
+    return np.sqrt(np.sum(errors, 0) / max(len(errors) - 1, 1)).tolist()
 
 
 def _crops(rgb: np.ndarray) -> list[np.ndarray]:
@@ -119,16 +138,13 @@ def _typical_colour(pixels: np.ndarray) -> np.ndarray:
     return ordered[quarter : len(ordered) - quarter].mean(0).clip(1)
 
 
-def _contrast(
-    pictures: Sequence[np.ndarray], where: Sequence[np.ndarray]
-) -> np.ndarray | None:
+def _contrast(parts: Sequence[Part]) -> np.ndarray | None:
     """Give how far pixels `REACH` apart in a row differ: (3,) float64, or None.
 
-    `where` says for each picture which pixels count, (h, w) bool: a pair counts where
-    both of its pixels do.
+    A pair of pixels counts where both do.
     """
     total, count = np.zeros(3), 0
-    for rgb, counts in zip(pictures, where, strict=True):
+    for rgb, counts in parts:
         values = rgb.astype(np.int16)  # differences may be negative
         apart = abs(values[:, REACH:] - values[:, :-REACH])
         pairs = apart[counts[:, REACH:] & counts[:, :-REACH]]  # (N, 3)
@@ -137,15 +153,13 @@ def _contrast(
     return np.maximum(total / count, 0.1) if count else None
 
 
-def adapt(
-    model: FCNN, looks: Looks, sample: Sequence[Piece]
-) -> tuple[FCNN, np.ndarray]:
-    """Adapt a network to the light of an image.
+def estimate(model: FCNN, looks: Looks, sample: Sequence[Piece]) -> Light:
+    """Estimate the light of an image.
 
-    The colour of the larger class is taken to what it was in training. The standard
-    deviation about it is scaled half by the light and half by the contrast: a dark
-    image has less contrast, but so has one with haze, or with smoother soil. (Chosen on
-    three families of scenes; a gain of all values, whatever it is, changes nothing.)
+    It is the best of no change, two gains, and a gain with an offset: the one under
+    which the statistics inside the network lie nearest to those of training. An image
+    that is unlike the training image leaves them (Schneider et al. 2020,
+    https://arxiv.org/abs/2006.16971).
 
     Parameters
     ----------
@@ -154,78 +168,157 @@ def adapt(
     looks : dict
         What its training image looks like, from `describe`.
     sample : list of (segutils.Tile, ndarray)
-        Tiles of the image, from `Image.sample`; masked pixels do not count.
+        Tiles of the image, from `Image.sample`, or of several images in one light;
+        masked pixels do not count.
 
     Returns
     -------
-    adapted : FCNN
-        A copy with the image's colour constants: as exact, and as fast.
-    light : ndarray, (3,) float64
-        The image's light in units of the training image's, for red, green and blue.
+    Light
+        `SAME` if the light is the training image's, as far as can be told.
     """
-    factors, count = _factors(model, looks, sample)
-    errors = np.divide(looks["error"], max(count, 1) ** 0.5)
-    light, stretch = map(_shrunk, factors, errors)
-    return _in_light(model, looks, light, stretch), light
-
-
-def _factors(
-    model: FCNN, looks: Looks, sample: Sequence[Piece]
-) -> tuple[np.ndarray, int]:
-    """Estimate light and standard deviation, (2, 3), and from how many pixels."""
-    pictures, has_data = _cores(sample)
-    pixels = _chosen(pictures, has_data)
+    parts = [_core(piece) for piece in sample]
+    pixels = _chosen(parts)
     if len(pixels) == 0:
-        return np.ones((2, 3)), 0
-    light = _ratio(_typical_colour(pixels), looks["colour"])
-    first = Predictor(_in_light(model, looks, light, light))
-    where = [
-        ((logit > 0) == looks["larger"]) & counts
-        for (_, logit), counts in zip(first.tile_logits(sample), has_data, strict=True)
+        return SAME
+    look = partial(_look_twice, model, looks, sample)
+    typical = _ratio(_typical_colour(pixels), looks["colour"])
+    contrast = _contrast_ratio(parts, looks, typical)
+    gains = look(SAME, trust=0.5), look(_light(typical, typical), trust=0.5)
+    offset = look(_light(typical, contrast), trust=1)
+    least = np.divide(looks["error"], len(pixels) ** 0.5) * DOUBT
+    believed = [
+        [found for found in ways if found and (_largest(found) > least).any()]
+        for ways in (gains, [offset])
     ]
-    larger = _chosen(pictures, where)
-    if len(larger) < len(pixels) / 4:  # too few: they may be strays
-        return np.stack([light, light]), len(pixels)
-    light = _ratio(_typical_colour(larger), looks["colour"])
-    contrast = _contrast(pictures, where)
-    if contrast is None:
-        return np.stack([light, light]), len(pixels)
-    stretch = np.sqrt(light * _ratio(contrast, looks["contrast"]))
-    return np.stack([light, stretch]), len(pixels)
+    if not any(believed):
+        return SAME
+    distance_of = partial(_distance, sample=sample, filling=pixels.mean(0))
+    best, distance = SAME, distance_of(model)
+    for ways, share in zip(believed, (NEARER, MUCH_NEARER), strict=True):
+        enough = share * distance
+        for found in ways:
+            its = distance_of(in_light(model, looks, found))
+            if its < min(enough, distance):
+                best, distance = found, its
+    return best
 
 
-def _shrunk(factors: np.ndarray, error: float) -> np.ndarray:
-    """Pull factors towards 1 as far as an error of their logarithms explains them.
+def in_light(model: FCNN, looks: Looks, light: Light) -> FCNN:
+    """Copy a network for images in a light: as exact, and as fast.
 
-    All alike, by how far the largest change is over the error: between the soft and the
-    hard thresholds of Donoho and Johnstone (1994), as the firm one of Gao and Bruce
-    (1997) is.
+    Only the constants of the normalisation differ.
     """
-    changes = np.log(factors)
-    largest, least = abs(changes).max(), DOUBT * error
-    if largest <= least:
-        return np.ones_like(factors)
-    return np.exp(changes * (1 - (least / largest) ** STEEPNESS))
+    adapted = copy.deepcopy(model)
+    mean, std = adapted.normalise.mean, adapted.normalise.std
+    colour, level, spread = (
+        mean.new_tensor(values) for values in (looks["colour"], *light)
+    )
+    # The same as colour * level + (mean - colour) * spread; exact without a change.
+    mean.copy_(mean * spread + colour * (level - spread))
+    std *= spread
+    return adapted
+
+
+def in_words(light: Light) -> str:
+    """Say how bright a light is, of the training image's."""
+    return ", ".join(
+        f"{level:.2f} {name}"
+        for level, name in zip(light.level, ("red", "green", "blue"), strict=True)
+    )
+
+
+def _light(level: np.ndarray, spread: np.ndarray) -> Light:
+    return Light(tuple(level.tolist()), tuple(spread.tolist()))
+
+
+def _largest(light: Light) -> np.ndarray:
+    """Give the largest change of level and of spread, as a logarithm: (2,)."""
+    return abs(np.log(light)).max(1)
+
+
+def _look_twice(
+    model: FCNN, looks: Looks, sample: Sequence[Piece], light: Light, trust: float
+) -> Light | None:
+    """Estimate the light from the larger class as the masks show it.
+
+    The first mask is made in the light that is given. `trust` says how far the contrast
+    tells the spread; for the rest the level does. For a gain it is half of each: a dark
+    image has less contrast, but so has one with haze, or with smoother soil.
+    """
+    parts = [_core(piece) for piece in sample]
+    known = len(_chosen(parts))
+    for _ in range(2):
+        logits = Predictor(in_light(model, looks, light)).tile_logits(sample)
+        larger = [
+            (rgb, counts & ((logit > 0) == looks["larger"]))
+            for (rgb, counts), (_, logit) in zip(parts, logits, strict=True)
+        ]
+        pixels = _chosen(larger)
+        if len(pixels) < known / 4:  # too few: they may be strays
+            return None
+        level = _ratio(_typical_colour(pixels), looks["colour"])
+        contrast = _contrast_ratio(larger, looks, level)
+        light = _light(level, level ** (1 - trust) * contrast**trust)
+    return light
+
+
+def _contrast_ratio(
+    parts: Sequence[Part], looks: Looks, unknown: np.ndarray
+) -> np.ndarray:
+    """Compare contrasts; give `unknown` where there are no pixels to tell: (3,)."""
+    contrast = _contrast(parts)
+    return unknown if contrast is None else _ratio(contrast, looks["contrast"])
+
+
+@torch.no_grad()
+def _distance(model: FCNN, sample: Sequence[Piece], filling: np.ndarray) -> float:
+    """Say how far the statistics of what enters the norms lie from those of training.
+
+    A pixel without data gets the colour `filling`, (3,).
+    For each norm the mean over its channels: of the squared difference of the means, in
+    standard deviations, and of that of the standard deviations' logarithms.
+    """
+    norms = [layer for layer in model if isinstance(layer, nn.BatchNorm2d)]
+    moments: dict[nn.Module, list[torch.Tensor]] = {norm: [] for norm in norms}
+
+    def keep(norm: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        x = inputs[0]  # (1, C, h, w)
+        both = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
+        moments[norm].append(both)
+
+    hooks = [norm.register_forward_pre_hook(keep) for norm in norms]
+    for tile, pixels in sample:
+        known = np.where(np.ma.getmaskarray(pixels), filling, np.ma.getdata(pixels))
+        rgb = torch.from_numpy(made_even(tile, known))
+        model(rgb.to(model.normalise.mean.device).permute(2, 0, 1)[None].float())
+    for hook in hooks:
+        hook.remove()
+    total = 0.0
+    for norm in norms:
+        mean, square = torch.stack(moments[norm]).mean(0)  # (C,) each
+        variance = (square - mean**2).clamp(min=1e-6)
+        shift = (mean - norm.running_mean) ** 2 / norm.running_var
+        spread = (variance / norm.running_var).log() / 2
+        total += (shift + spread**2).mean().item()
+    return total
 
 
 def known_pixels(sample: Sequence[Piece]) -> np.ndarray:
     """Gather the pixels of a sample that are not masked: (N, 1, 3) uint8."""
-    return _chosen(*_cores(sample))[:, None]
+    return _chosen([_core(piece) for piece in sample])[:, None]
 
 
-def _cores(
-    sample: Sequence[Piece],
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Give the cores of tiles, (h, w, 3) each, and where each has data, (h, w)."""
-    cores = [pixels[tile.core.within(tile.seen)] for tile, pixels in sample]
-    pictures = [np.ma.getdata(core) for core in cores]
-    return pictures, [~np.any(np.ma.getmaskarray(core), -1) for core in cores]
+def _core(piece: Piece) -> Part:
+    """Give the core of a tile, (h, w, 3), and where it has data, (h, w) bool."""
+    tile, pixels = piece
+    core = pixels[tile.core.within(tile.seen)]
+    return np.ma.getdata(core), ~np.any(np.ma.getmaskarray(core), -1)
 
 
-def _chosen(pictures: Sequence[np.ndarray], where: Sequence[np.ndarray]) -> np.ndarray:
-    """Gather the pixels (N, 3) of some pictures that count."""
-    pairs = zip(pictures, where, strict=True)
-    return np.concatenate([rgb[counts] for rgb, counts in pairs])
+def _chosen(parts: Sequence[Part]) -> np.ndarray:
+    """Gather the pixels that count: (N, 3) uint8."""
+    chosen = [rgb[counts] for rgb, counts in parts]
+    return np.concatenate([np.empty((0, 3), np.uint8), *chosen])
 
 
 def _ratio(new: ArrayLike, trained: ArrayLike) -> np.ndarray:
@@ -233,30 +326,16 @@ def _ratio(new: ArrayLike, trained: ArrayLike) -> np.ndarray:
     return np.divide(new, trained).clip(1 / STRONGEST, STRONGEST)
 
 
-def _in_light(
-    model: FCNN, looks: Looks, light: np.ndarray, stretch: np.ndarray
-) -> FCNN:
-    """Copy a network for an image `light` times as bright, `stretch` as contrasty."""
-    adapted = copy.deepcopy(model)
-    mean, std = adapted.normalise.mean, adapted.normalise.std
-    colour, gain, factor = (
-        mean.new_tensor(values) for values in (looks["colour"], light, stretch)
-    )
-    # The same as colour * gain + (mean - colour) * factor, and exact without a change.
-    mean.copy_(mean * factor + colour * (gain - factor))
-    std *= factor
-    return adapted
-
-
-def warning(looks: Looks, light: np.ndarray, sample: Sequence[Piece]) -> str | None:
+def warning(looks: Looks, light: Light, sample: Sequence[Piece]) -> str | None:
     """Say in one line how an image lies far outside what was trained on, or nothing."""
     pixels = known_pixels(sample)
     # As it is, or in its light: one of the two should be like the training image.
-    outside = min(_share_outside(looks, factor, pixels) for factor in (1, light))
+    level = np.array(light.level)
+    outside = min(_share_outside(looks, factor, pixels) for factor in (1, level))
     if outside > MOST_OUTSIDE:
         unlike = f"{outside:.0%} of it has colours that the training image lacks"
-    elif max(*light, *(1 / light)) > MUCH_LIGHT:
-        red, green, blue = light
+    elif max(*level, *(1 / level)) > MUCH_LIGHT:
+        red, green, blue = level
         unlike = (
             f"its light is {red:.1f} (red), {green:.1f} (green), {blue:.1f} (blue) "
             "times the training image's"

@@ -239,20 +239,25 @@ def cut_patches(
 def jitter(
     patches: Tensor, strengths: Sequence[float], generator: torch.Generator
 ) -> Tensor:
-    """Change the light of (B, 3, h, w) patches: brightness, contrast and colour.
+    """Change the light of (B, 3, h, w) patches: brightness, contrast, colour, mixing.
 
-    Of each strength s a factor is drawn between ``exp(-s)`` and ``exp(s)``, the
-    colour's for each channel alone. Values may leave 0 to 255.
+    Of each of the first three strengths s a factor is drawn between ``exp(-s)`` and
+    ``exp(s)``, the colour's for each channel alone. Then a part of each channel, drawn
+    between ``-s`` and ``s`` of the fourth, is added to each, as another camera, lamp or
+    stain mixes them; grey stays grey. Values may leave 0 to 255.
     """
 
-    def factor(strength: float, channels: int) -> Tensor:
-        drawn = torch.rand(len(patches), channels, 1, 1, generator=generator)
-        return torch.exp((2 * drawn - 1) * strength).to(patches.device)
+    def draw(*shape: int) -> Tensor:
+        drawn = torch.rand(len(patches), *shape, generator=generator)
+        return (2 * drawn - 1).to(patches.device)
 
-    brightness, contrast, colour = strengths
+    brightness, contrast, colour, mixing = strengths
     grey = patches.mean((1, 2, 3), keepdim=True)
-    changed = (patches - grey) * factor(contrast, 1) + grey
-    return changed * factor(brightness, 1) * factor(colour, 3)
+    changed = (patches - grey) * torch.exp(contrast * draw(1, 1, 1)) + grey
+    changed *= torch.exp(brightness * draw(1, 1, 1)) * torch.exp(colour * draw(3, 1, 1))
+    shares = torch.eye(3, device=patches.device) + mixing * draw(3, 3)
+    shares /= shares.sum(2, keepdim=True)
+    return (shares @ changed.flatten(2)).view_as(changed)
 
 
 # ------------------------------------------------------------------ several images

@@ -88,7 +88,8 @@ def trained_file(folder, model, scene):
     """A model file in the folder, whose masks of the small scene have both classes."""
     rgb, truth = scene
     looks = light.describe([rgb], [truth])
-    adapted, _ = light.adapt(model, looks, InMemory(rgb).sample())
+    its_light = light.estimate(model, looks, InMemory(rgb).sample())
+    adapted = light.in_light(model, looks, its_light)
     model.conv4.bias.data[1] -= float(np.median(segutils.logits(adapted, rgb)))
     colours = ((10, 20, 30), (250, 240, 0))
     model_file.save("model.pt", model.state_dict(), looks, colours)

@@ -11,8 +11,13 @@ from onelabel.reading import open_image
 from onelabel.truth import UNLABELLED
 
 
-def adapt(model, looks, rgb):
-    return light.adapt(model, looks, InMemory(rgb).sample())
+def estimate(model, looks, rgb):
+    return light.estimate(model, looks, InMemory(rgb).sample())
+
+
+def segment(model, looks, rgb):
+    its_light = estimate(model, looks, rgb)
+    return segutils.segment(light.in_light(model, looks, its_light), rgb)
 
 
 def warning(looks, its_light, rgb):
@@ -75,49 +80,6 @@ def test_unlabelled_black_and_white_pixels_tell_no_colour(two_tone):
     assert light.describe([np.zeros_like(rgb)], [truth])["colour"] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("gain", [(1, 1, 1), (0.6, 0.6, 0.6), (1.2, 1, 0.8)])
-@pytest.mark.parametrize("plants", [50, 250])
-def test_light_is_told_whatever_the_share_of_the_classes(two_tone, gain, plants):
-    rgb, truth = two_tone
-    looks = light.describe([rgb], [truth])
-    other = np.zeros_like(truth)
-    other[30:130, 20 : 20 + plants] = 1  # another share of class 1
-    scene = np.where(other[..., None] == 1, [200, 200, 200], [80, 90, 100]) * gain
-    scene = scene.round().clip(0, 255).astype(np.uint8)
-    model = brightness_model()
-    adapted, told = adapt(model, looks, scene)
-    np.testing.assert_allclose(told, gain, rtol=0.03)
-    mask = segutils.segment(adapted, scene)
-    inside = np.s_[10:120, 10:390]  # away from the padding's edge
-    assert (mask[inside] == other[inside]).mean() > 0.98
-
-
-def test_contrast_is_half_allowed_for(two_tone):
-    rgb, truth = two_tone
-    looks = light.describe([rgb], [truth])
-    soil = np.array([80, 90, 100])
-    wild = ((rgb.astype(float) - soil) * 2 + soil).round().clip(0, 255).astype(np.uint8)
-    model = brightness_model()
-    adapted, told = adapt(model, looks, wild)
-    np.testing.assert_allclose(told, 1, rtol=0.03)
-    half = adapted.normalise.std.numpy() / model.normalise.std.numpy()
-    np.testing.assert_allclose(half, np.sqrt(2), rtol=0.05)
-
-
-def test_contrast_that_cannot_be_told_is_left_alone(two_tone):
-    rgb, truth = two_tone
-    strokes = np.full_like(truth, UNLABELLED)
-    strokes[:, ::9] = truth[:, ::9]  # no two labelled pixels of a row are near
-    looks = light.describe([rgb], [strokes])
-    assert min(looks["contrast"]) > 1
-    model = brightness_model()
-    narrow = np.ascontiguousarray(rgb[:, :4])
-    adapted, told = adapt(model, looks, narrow)
-    np.testing.assert_allclose(
-        adapted.normalise.std.numpy(), model.normalise.std.numpy() * told, rtol=1e-5
-    )
-
-
 def test_the_error_is_what_crops_of_the_training_image_show():
     truth = np.zeros((300, 400), np.uint8)
     truth[10:20, 10:20] = 1
@@ -137,37 +99,6 @@ def test_the_error_is_what_crops_of_the_training_image_show():
     assert 0 < error(0) < 0.03 < error(0.1) < error(0.2) < 0.25
 
 
-def test_no_more_light_is_allowed_for_than_an_error_leaves(two_tone):
-    rgb, truth = two_tone
-    model, dark = brightness_model(), rgb // 2
-    looks = light.describe([rgb], [truth])
-    told = [
-        adapt(model, {**looks, "error": [error, 0]}, dark)[1].max()
-        for error in (0, 100, 120, 135, 1e6)
-    ]
-    assert told[0] == pytest.approx(0.5, rel=0.03)
-    assert told == sorted(told) and told[3] < told[4] == 1
-    # More pixels are more certain: of the whole, and of a quarter of it.
-    unsure = {**looks, "error": [100.0, 0.0]}
-    quarter = adapt(model, unsure, dark[:150, 100:300])[1]
-    assert (told[1] < quarter).all()
-
-
-def test_light_and_spread_are_each_judged_by_their_own_error(two_tone):
-    rgb, truth = two_tone
-    model, dark = brightness_model(), rgb // 2
-    looks = light.describe([rgb], [truth])
-
-    def constants(*errors):
-        adapted, told = adapt(model, {**looks, "error": list(errors)}, dark)
-        return told, adapted.normalise.std / model.normalise.std
-
-    certain, unsure = constants(0, 0), constants(1e6, 0)
-    assert (unsure[0] == 1).all() and torch.equal(unsure[1], certain[1])
-    unsure = constants(0, 1e6)
-    assert (unsure[0] == certain[0]).all() and (unsure[1] == 1).all()
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The model that a short training on the shipped scene writes."""
@@ -180,63 +111,137 @@ def trained(tmp_path_factory):
     return learned.model, learned.looks
 
 
-def test_a_crop_gets_the_mask_that_it_has_in_the_whole_image(trained):
+@pytest.fixture(scope="module")
+def new():
+    """The shipped scene's new image."""
+    return open_image(ROOT / "data/new/rgb.png").whole()
+
+
+def as_bytes(values):
+    return values.round().clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("gain", [(0.5, 0.5, 0.5), (1.15, 1, 0.75), (0.6, 0.7, 0.8)])
+def test_a_gain_changes_nothing(trained, new, gain):
     model, looks = trained
-    rgb = open_image(ROOT / "data/new/rgb.png").whole()
-    height, width = rgb.shape[:2]
+    changed = as_bytes(new * gain)
+    told = estimate(model, looks, changed)
+    np.testing.assert_allclose(told.level, gain, rtol=0.12)
+    same = segment(model, looks, new) == segment(model, looks, changed)
+    assert same.mean() > 0.97
+    left_alone = segutils.segment(model, new) == segutils.segment(model, changed)
+    assert left_alone.mean() < same.mean() - 0.02
 
-    def segment(picture):
-        return segutils.segment(adapt(model, looks, picture)[0], picture)
 
-    whole, agreement = segment(rgb), []
+@pytest.mark.parametrize(("gain", "offset"), [(1, 40), (0.5, 20), (0.5, 60)])
+def test_a_constant_that_is_added_changes_little(trained, new, gain, offset):
+    model, looks = trained
+    changed = as_bytes(new * gain + offset)
+    same = segment(model, looks, new) == segment(model, looks, changed)
+    assert same.mean() > 0.96
+    left_alone = segutils.segment(model, new) == segutils.segment(model, changed)
+    assert left_alone.mean() < same.mean() - 0.02
+
+
+def test_what_an_error_could_explain_is_no_change(trained, new):
+    model, looks = trained
+    dark = new // 2
+    assert estimate(model, looks, dark) != light.SAME
+    for error, believed in (([0, 1e6], True), ([1e6, 0], True), ([1e6, 1e6], False)):
+        told = estimate(model, {**looks, "error": error}, dark)
+        assert (told != light.SAME) == believed
+    # More pixels are more certain: the error of a whole image is that of a part, less.
+    unsure = {**looks, "error": [200.0, 200.0]}
+    assert estimate(model, unsure, dark) != light.SAME
+    assert estimate(model, unsure, dark[:256, :256]) == light.SAME
+
+
+def test_what_brings_the_statistics_no_nearer_is_no_change(trained, new, monkeypatch):
+    model, looks = trained
+    monkeypatch.setattr(light, "_distance", lambda *_, **__: 1.0)
+    assert estimate(model, looks, new // 2) == light.SAME
+
+
+def test_the_statistics_of_the_training_image_are_the_nearest(trained):
+    model, _ = trained
+    rgb = open_image(ROOT / "data/rgb.png").whole()
+
+    def distance(picture):
+        return light._distance(model, InMemory(picture).sample(), np.zeros(3))
+
+    least = distance(rgb)
+    assert 0 <= least < 0.3
+    for changed in (rgb // 2, as_bytes(rgb + 30.0), as_bytes(rgb * [1.3, 1, 0.7])):
+        assert distance(changed) > 3 * least
+    assert not any(norm._forward_pre_hooks for norm in model)  # none is left behind
+
+
+def test_an_image_in_the_training_light_is_left_alone(trained):
+    model, looks = trained
+    rgb = open_image(ROOT / "data/rgb.png").whole()
+    assert estimate(model, looks, rgb) == light.SAME
+
+
+def test_a_crop_gets_the_mask_that_it_has_in_the_whole_image(trained, new):
+    model, looks = trained
+    height, width = new.shape[:2]
+    whole, agreement = segment(model, looks, new), []
     for side in (256, 400):
         for top in np.linspace(0, height - side, 4).astype(int):
             for left in np.linspace(0, width - side, 4).astype(int):
                 crop = np.s_[top : top + side, left : left + side]
-                agreement.append((segment(rgb[crop]) == whole[crop]).mean())
+                part = segment(model, looks, new[crop])
+                agreement.append((part == whole[crop]).mean())
     assert np.mean(agreement) >= 0.98
-
-
-def test_a_gain_changes_nothing(model, scene):
-    rgb, truth = scene
-    rgb = rgb // 2 * 2  # even values, so that halving loses nothing
-    looks = light.describe([rgb], [truth])
-    ours, bright = adapt(model, looks, rgb)
-    darker, dark = adapt(model, looks, rgb // 2)
-    # Not exactly: the darker of the two has more pixels too faint to tell a colour.
-    np.testing.assert_allclose(dark / bright, 0.5, rtol=0.04)
-    masks = segutils.segment(ours, rgb), segutils.segment(darker, rgb // 2)
-    assert (masks[0] == masks[1]).mean() > 0.97
 
 
 def test_only_the_constants_differ_and_the_model_is_left_alone(model, scene):
     rgb, truth = scene
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    adapted, _ = adapt(model, light.describe([rgb], [truth]), rgb // 2)
+    looks = light.describe([rgb], [truth])
+    adapted = light.in_light(model, looks, light.Light((0.5, 0.6, 0.7), (0.8,) * 3))
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
         same = torch.equal(adapted.state_dict()[name], value)
         assert same == (not name.startswith("normalise"))
 
 
+def test_in_a_light_the_larger_class_looks_as_in_training(model, scene):
+    rgb, truth = scene
+    looks = light.describe([rgb], [truth])
+    its = light.Light((0.5, 0.6, 0.7), (0.8, 0.9, 1.1))
+    adapted = light.in_light(model, looks, its).normalise
+    pixel = torch.tensor(looks["colour"])[None, :, None, None]
+    level, spread = (torch.tensor(v)[None, :, None, None] for v in its)
+    for apart in (0.0, 20.0):  # grey levels from the class's colour
+        seen = adapted(pixel * level + apart * spread)
+        torch.testing.assert_close(seen, model.normalise(pixel + apart))
+
+
+def test_a_light_is_told_in_words():
+    its = light.Light((0.5, 1, 1.204), (1.0, 1.0, 1.0))
+    assert light.in_words(its) == "0.50 red, 1.00 green, 1.20 blue"
+
+
 @pytest.mark.parametrize("rgb", [np.zeros((1, 1, 3)), np.full((300, 5, 3), 255)])
 def test_an_image_without_colour_is_no_fault(model, two_tone, rgb):
     rgb = rgb.astype(np.uint8)
-    adapted, told = adapt(model, light.describe(*([a] for a in two_tone)), rgb)
-    assert ((told >= 1 / light.STRONGEST) & (told <= light.STRONGEST)).all()
+    looks = light.describe(*([part] for part in two_tone))
+    told = estimate(model, looks, rgb)
+    assert (np.abs(np.log(told)) <= np.log(light.STRONGEST)).all()
+    adapted = light.in_light(model, looks, told)
     assert np.isfinite(segutils.logits(adapted, rgb)).all()
 
 
 def test_warning_where_an_image_is_unlike(two_tone):
     rgb, truth = two_tone
     looks = light.describe([rgb], [truth])
-    same = np.ones(3)
-    assert warning(looks, same, rgb) is None
-    dark = warning(looks, np.array([0.5, 1, 1]), rgb // [2, 1, 1])
+    assert warning(looks, light.SAME, rgb) is None
+    dark = warning(looks, light.Light((0.5, 1, 1), (1, 1, 1)), rgb // [2, 1, 1])
     assert dark.startswith("its light is 0.5 (red), 1.0 (green), 1.0 (blue) times")
     strange = rgb.copy()
     strange[:100] = [250, 0, 250]
-    said = warning(looks, same, strange)
+    said = warning(looks, light.SAME, strange)
     assert said.startswith("35% of it has colours that the training image lacks")
     assert "\n" not in dark + said
 
@@ -252,20 +257,22 @@ def test_changes_give_another_image_of_the_same_kind(scene, name):
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_a_constant_image_has_one_answer_away_from_its_edge(model, two_tone, value):
+def test_a_constant_image_has_one_answer(model, two_tone, value):
     looks = light.describe(*([part] for part in two_tone))
     rgb = np.full((300, 280, 3), value, np.uint8)
-    adapted, its_light = adapt(model, looks, rgb)
+    its_light = estimate(model, looks, rgb)
+    adapted = light.in_light(model, looks, its_light)
     found = probabilities(adapted, rgb)
     assert np.isfinite(its_light).all() and np.isfinite(found).all()
-    assert np.ptp(found[8:-8, 8:-8]) < 1e-5
-    assert warning(looks, its_light, rgb)  # it is like no plants on soil
+    assert np.ptp(found[8:-8, 8:-8]) < 1e-5  # away from its edge
+    assert warning(looks, its_light, rgb) or value == 128  # it is like no plants
 
 
 def test_pure_noise_has_an_answer_and_a_warning(model, two_tone):
     looks = light.describe(*([part] for part in two_tone))
     rgb = np.random.default_rng(0).integers(0, 256, (300, 280, 3), np.uint8)
-    adapted, its_light = adapt(model, looks, rgb)
+    its_light = estimate(model, looks, rgb)
+    adapted = light.in_light(model, looks, its_light)
     found = probabilities(adapted, rgb)
     assert ((found >= 0) & (found <= 1)).all()  # not so with NaN
     np.testing.assert_array_equal(found, probabilities(adapted, rgb))

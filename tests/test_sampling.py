@@ -162,17 +162,29 @@ def test_patches_are_cut_and_turned_with_their_truth():
 def test_jitter_stays_within_its_strengths():
     patches = torch.rand(500, 3, 4, 4) * 200 + 50
     generator = torch.Generator().manual_seed(0)
-    same = sampling.jitter(patches, (0, 0, 0), generator)
+    same = sampling.jitter(patches, (0, 0, 0, 0), generator)
     torch.testing.assert_close(same, patches)
-    bright = sampling.jitter(patches, (0.1, 0, 0), generator) / patches
+    bright = sampling.jitter(patches, (0.1, 0, 0, 0), generator) / patches
     assert bright.min() >= np.exp(-0.1001)
     assert bright.max() <= np.exp(0.1001)
     assert bright.std() > 0.04
     # One factor a patch, and with colour one a channel.
     assert bright.flatten(1).std(1).max() < 1e-4
-    coloured = sampling.jitter(patches, (0, 0, 0.1), generator) / patches
+    coloured = sampling.jitter(patches, (0, 0, 0.1, 0), generator) / patches
     assert coloured.flatten(2).std(2).max() < 1e-4
     assert coloured.mean((2, 3)).std(1).min() > 0
+
+
+def test_mixed_channels_leave_grey_as_it_is():
+    generator = torch.Generator().manual_seed(0)
+    grey = (torch.rand(300, 1, 4, 4) * 255).expand(-1, 3, -1, -1)
+    mixed = sampling.jitter(grey, (0, 0, 0, 0.1), generator)
+    torch.testing.assert_close(mixed, grey)
+    red = torch.tensor([200.0, 0, 0])[:, None, None].expand(300, 3, 4, 4)
+    mixed = sampling.jitter(red, (0, 0, 0, 0.1), generator)
+    assert mixed.flatten(2).std(2).max() < 1e-4  # one mixture a patch
+    assert (mixed[:, 0] > 150).all() and (mixed[:, 1:].abs() < 30).all()
+    assert mixed[:, 1:, 0, 0].std(0).min() > 5
 
 
 def test_training_area():
