@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 import segutils
 from onelabel import console, drawing, files, jobs, light, model_file, pipeline, scores
-from onelabel.image import SAMPLED, Image, InMemory, strips
+from onelabel.image import SAMPLED, Image, InMemory, spread, strips
 from onelabel.reading import MAX_PIXELS, open_image
 from onelabel.resources import check_resources, is_large
 from onelabel.store import Store, store_beside
@@ -215,12 +215,6 @@ def common_light(
     found = light.estimate(trained.model, trained.looks, spread(pieces, SAMPLED))
     print(f"light of the {len(planned)} images together: {light.in_words(found)}")
     return found
-
-
-def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """Choose at most so many of some items, evenly spread."""
-    chosen = np.linspace(0, len(items) - 1, min(count, len(items)))
-    return [items[index] for index in chosen.round().astype(int)]
 
 
 def made_with(

@@ -7,6 +7,8 @@ python train.py --rgb field.png --gt field_labels.png --model field.pt
     the same on your own image
 python train.py --rgb a.png b.png --gt a_labels.png b_labels.png
     on two images
+python train.py --unlabelled photos/
+    learn from images without labels, too: those that the network is for
 torchrun --standalone --nproc-per-node 4 --max-restarts 3 train.py
     in four processes
 
@@ -20,6 +22,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,10 +50,11 @@ from onelabel import (
     scores,
     snapshots,
     truth,
+    unlabelled,
 )
 from onelabel.evaluation import describe, describe_scores, evaluate
 from onelabel.sampling import Scene
-from segutils import FCNN
+from segutils import FCNN, Piece
 
 
 STEPS = 3000  # optimiser steps, unless --epochs says otherwise
@@ -107,15 +111,17 @@ class Trainer:
         steps: int,
         seed: int,
         peak_rate: float = LEARNING_RATE,
+        taught: Sequence[Scene] = (),
     ) -> None:
         self.model, self.average = model, copy.deepcopy(model)
         self.scenes, self.size, self.steps = scenes, size, steps
         self.device = model.conv1.weight.device
-        seen = sampling.sheet([image_versions(scene.rgb) for scene in scenes], rows=1)
+        learned = [*scenes, *taught]  # `taught`: labelled by another network
+        seen = sampling.sheet([image_versions(scene.rgb) for scene in learned], rows=1)
         self.versions = torch.from_numpy(seen).to(self.device)  # (V, H, W, 3)
-        truths = sampling.sheet([scene.truth for scene in scenes])
+        truths = sampling.sheet([scene.truth for scene in learned])
         self.classes = torch.from_numpy(truths).to(self.device)  # (H, W)
-        self.weights = sampling.sheet_weights(scenes, size)
+        self.weights = sampling.sheet_weights(scenes, size, taught)
         self.generator = torch.Generator().manual_seed(seed)
         self.optimiser = torch.optim.AdamW(
             model.parameters(), peak_rate, weight_decay=WEIGHT_DECAY
@@ -277,6 +283,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "loss curves to write (%(default)s)",
         metavar="FILE",
     )
+    text = "images without labels to learn from, too: files or folders"
+    option("--unlabelled", [], text, **several)
     text = f"number of epochs (as many as make {STEPS} steps)"
     option("--epochs", None, text, type=console.count, metavar="N")
     option("--seed", 0, "seed of all random draws (%(default)s)", type=int, metavar="N")
@@ -288,11 +296,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if not 0 <= args.seed < 2**63:
         raise files.InputError(f"--seed {args.seed}: not from 0 to 2**63 - 1")
     args.pairs = truth.find_pairs(args.rgb, args.gt)
-    args.snapshot = f"{args.model}.snapshot"
+    args.unlabelled = unlabelled.list_images(args.unlabelled)
+    inputs = [*(path for pair in args.pairs for path in pair), *args.unlabelled]
     outputs = [(args.model, (".pt", ".pth")), (args.plot, pictures.SUFFIXES)]
-    outputs += [(args.snapshot, (".snapshot",))]
-    files.check_files([path for pair in args.pairs for path in pair], outputs)
+    outputs += [(snapshot_of(args, first), (".snapshot",)) for first in (True, False)]
+    files.check_files(inputs, outputs)
     return args
+
+
+def snapshot_of(args: argparse.Namespace, is_first: bool) -> str:
+    """Name the snapshot of the first training, or of that with unlabelled images."""
+    return f"{args.model}{'' if is_first else '.second'}.snapshot"
 
 
 def read_scenes(
@@ -309,20 +323,51 @@ def read_scenes(
     return scenes, labels
 
 
-def snapshots_of(
-    args: argparse.Namespace, scenes: Sequence[Scene], epochs: int, device: str
-) -> snapshots.Snapshots:
-    """Name all that a training depends on, for its snapshots."""
-    key = {
-        "images": snapshots.digest_arrays(scene.rgb for scene in scenes),
-        "truths": snapshots.digest_arrays(scene.truth for scene in scenes),
-        "epochs": epochs,
-        "seed": args.seed,
-        "device": device,
-        "processes": processes.count(),
-        "PyTorch": str(torch.__version__),
-    }
-    return snapshots.Snapshots(args.snapshot, key)
+def learn(
+    args: argparse.Namespace,
+    scenes: Sequence[Scene],
+    device: torch.device,
+    taught: Sequence[Scene] = (),
+) -> tuple[FCNN, Trainer]:
+    """Train a new network, from a snapshot on where the command line asks for that."""
+    size, epochs, steps = plan_epochs(scenes, args.epochs, processes.count())
+    model = new_model(scenes, args.seed, device)
+    seed = processes.own_seed(args.seed)
+    trainer = Trainer(model, scenes, size, epochs, steps, seed, taught=taught)
+    processes.average_steps(model, trainer.optimiser)
+    key = snapshots.key_of([*scenes, *taught], epochs, args.seed, device.type)
+    keeper = snapshots.Snapshots(snapshot_of(args, not taught), key)
+    if said := keeper.begin(trainer, args.resume):
+        print(said)
+    shown = {"unit": "epoch", "disable": True if processes.rank() else None}
+    with tqdm(total=epochs, initial=len(trainer.history), **shown) as bar:
+        weights = fit(trainer, epochs, [partial(move_bar, bar), keeper.keep])
+    model.load_state_dict(weights)
+    return model, trainer
+
+
+def learn_twice(
+    args: argparse.Namespace,
+    scenes: Sequence[Scene],
+    device: torch.device,
+    samples: Sequence[Sequence[Piece]],
+) -> tuple[FCNN, Trainer]:
+    """Train, label the samples of unlabelled images, and train anew on all."""
+    model, trainer = learn(args, scenes, device)
+    if len(trainer.history) * trainer.steps < trainer.schedule.total_steps:
+        return model, trainer  # it was interrupted, and is to end
+    before = trainer.history[-1].scores["IoU"]
+    size = min(scene.patch for scene in scenes)
+    taught = unlabelled.teach(model, describe(model, scenes), samples, size)
+    levels = [level for light in taught.lights for level in light.level]
+    print(
+        f"unlabelled images: {len(samples)}; {taught.sure:.0%} of their pixels are "
+        f"taken as labelled; light: {min(levels):.2f} to {max(levels):.2f}"
+    )
+    model, trainer = learn(args, scenes, device, taught.scenes)
+    after = trainer.history[-1].scores["IoU"]
+    print(f"held-out IoU: {before:.3f} without the unlabelled images, {after:.3f} with")
+    return model, trainer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -331,30 +376,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = model_file.choose_device(args.device)
     processes.join(device)
     scenes, labels = read_scenes(args)
-    size, epochs, steps = plan_epochs(scenes, args.epochs, processes.count())
-    model = new_model(scenes, args.seed, device)
-    seed = processes.own_seed(args.seed)
-    trainer = Trainer(model, scenes, size, epochs, steps, seed)
-    processes.average_steps(model, trainer.optimiser)
-    keeper = snapshots_of(args, scenes, epochs, device.type)
-    if not (args.resume or processes.restarted()):
-        keeper.remove()  # an earlier training's, which nobody resumes
-    elif keeper.restore(trainer):
-        print(
-            f"{keeper.path}: the training continues after epoch {len(trainer.history)}"
-        )
+    if args.unlabelled:
+        read_by = labels.scale, args.bands
+        samples = unlabelled.read_samples(args.unlabelled, *read_by)
+        model, trainer = learn_twice(args, scenes, device, samples)
     else:
-        print(f"{keeper.path}: no snapshot, so the training starts from the beginning")
-    first = processes.rank() == 0
-    shown = {"unit": "epoch", "disable": None if first else True}
-    with tqdm(total=epochs, initial=len(trainer.history), **shown) as bar:
-        weights = fit(trainer, epochs, [partial(move_bar, bar), keeper.keep])
-    if not first:
+        model, trainer = learn(args, scenes, device)
+    if processes.rank() > 0:
         return
-    model.load_state_dict(weights)
     looks = describe(model, scenes)
-    save(args, labels, looks, trainer.history, weights)
-    keeper.remove()
+    save(args, labels, looks, trainer.history, model.state_dict())
+    for is_first in (True, False):
+        Path(snapshot_of(args, is_first)).unlink(missing_ok=True)
     name = f"network after epoch {len(trainer.history)}"
     print(describe_scores(model, looks, scenes, name))
 

@@ -1,7 +1,7 @@
 """An image: what it knows of itself, and how to read any block of it."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -9,6 +9,8 @@ from onelabel import depth
 from onelabel.files import InputError, PathLike
 from segutils import HALO, MAX_SIDE, Block, Piece, Tile, tiles
 
+
+Item = TypeVar("Item")
 
 STRIP = MAX_SIDE - 2 * HALO  # rows that one row of tiles decides
 SIDE = 8 * STRIP  # pixels a side of a square block
@@ -153,7 +155,10 @@ def strips(shape: tuple[int, int]) -> list[Block]:
 
 def sample_tiles(height: int, width: int) -> list[Tile]:
     """Choose a few tiles of an image, evenly spread."""
-    every = tiles(height, width)
-    count = min(SAMPLED, len(every))
-    chosen = np.linspace(0, len(every) - 1, count).round().astype(int)
-    return [every[index] for index in chosen]
+    return spread(tiles(height, width), SAMPLED)
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """Choose at most so many of some items, evenly spread."""
+    chosen = np.linspace(0, len(items) - 1, min(most, len(items)))
+    return [items[index] for index in chosen.round().astype(int)]

@@ -50,7 +50,7 @@ def list_jobs(names: Iterable[str], output: str) -> list[Job]:
     or a folder of masks. Where that lies in a named folder, the files in it are masks
     of an earlier run, and are left out.
     """
-    images = [image for name in names for image in _expand(name, output)]
+    images = [image for name in names for image in expand(name, output)]
     if is_folder(output):
         masks: dict[Path, str] = {}
         for name, place in images:
@@ -67,8 +67,11 @@ def list_jobs(names: Iterable[str], output: str) -> list[Job]:
     raise InputError(f"{output}: no such folder{many} (make one first)")
 
 
-def _expand(name: str, output: PathLike) -> list[tuple[str, Path]]:
-    """Give the images of a name, each with its place in the folder that was named."""
+def expand(name: str, output: PathLike | None = None) -> list[tuple[str, Path]]:
+    """Give the images of a name, each with its place in the folder that was named.
+
+    What lies in the folder `output` is left out if that lies in a named one.
+    """
     if _is_pattern(name) and not os.path.lexists(name):
         fixed = takewhile(lambda part: not _is_pattern(part), Path(name).parts)
         folder = Path(*fixed)
@@ -77,7 +80,7 @@ def _expand(name: str, output: PathLike) -> list[tuple[str, Path]]:
         return [(name, Path(Path(name).name))]
     else:
         folder, paths = Path(name), list(Path(name).rglob("*"))
-    if _is_below(output, folder):
+    if output is not None and _is_below(output, folder):
         paths = [path for path in paths if not _is_below(path, output)]
     images = [path for path in sorted(paths) if _is_image(path, folder)]
     if not images:

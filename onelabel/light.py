@@ -193,7 +193,7 @@ def estimate(model: FCNN, looks: Looks, sample: Sequence[Piece]) -> Light:
     if not any(believed):
         return SAME
     distance_of = partial(_distance, sample=sample, filling=pixels.mean(0))
-    best, distance = SAME, distance_of(model)
+    best, distance = SAME, distance_of(in_light(model, looks, SAME))
     for ways, share in zip(believed, (NEARER, MUCH_NEARER), strict=True):
         enough = share * distance
         for found in ways:
@@ -208,7 +208,7 @@ def in_light(model: FCNN, looks: Looks, light: Light) -> FCNN:
 
     Only the constants of the normalisation differ.
     """
-    adapted = copy.deepcopy(model)
+    adapted = copy.deepcopy(model).eval()
     mean, std = adapted.normalise.mean, adapted.normalise.std
     colour, level, spread = (
         mean.new_tensor(values) for values in (looks["colour"], *light)

@@ -79,6 +79,11 @@ def hold_out(truth: np.ndarray, share: float = 0.2, places: int = 5) -> Block:
     return best
 
 
+def guarded(block: Block, shape: Sequence[int]) -> Block:
+    """Add the guard band to a held-out block; to an empty one, nothing."""
+    return block.grown(GUARD, shape) if block.bottom > block.top else block
+
+
 class Scene(NamedTuple):
     """A labelled image, and how it is split."""
 
@@ -99,7 +104,7 @@ def split_scene(rgb: np.ndarray, truth: np.ndarray, largest: int) -> Scene:
 
 def training_pixels(truth: np.ndarray, block: Block) -> int:
     """Count the pixels outside the held-out block and its guard band."""
-    return truth.size - truth[block.grown(GUARD, truth.shape).slices].size
+    return truth.size - truth[guarded(block, truth.shape).slices].size
 
 
 def patch_size(truth: np.ndarray, block: Block, largest: int) -> int:
@@ -121,9 +126,9 @@ def _patch_counts(truth: np.ndarray, block: Block, size: int) -> list[np.ndarray
     Both are (H - size + 1, W - size + 1), and 0 where a patch would reach into the
     held-out block or its guard band.
     """
-    guarded = block.grown(GUARD, truth.shape)
-    rows = slice(max(guarded.top - size + 1, 0), guarded.bottom)
-    cols = slice(max(guarded.left - size + 1, 0), guarded.right)
+    top, left, bottom, right = guarded(block, truth.shape)
+    rows = slice(max(top - size + 1, 0), bottom)
+    cols = slice(max(left - size + 1, 0), right)
     rare = min((truth == 0, truth == 1), key=np.sum)
     counts = []
     for where in (truth != UNLABELLED, rare):
@@ -164,6 +169,8 @@ def origin_weights(
     """
     labelled, rare = _patch_counts(truth, block, size)
     even = labelled > 0
+    if not rare.any():  # all that is labelled is of one class
+        return even / even.sum()
     return (1 - rare_share) * even / even.sum() + rare_share * rare / rare.sum()
 
 
@@ -281,17 +288,25 @@ def sheet(pictures: Sequence[np.ndarray], rows: int = 0) -> np.ndarray:
     return whole
 
 
-def sheet_weights(scenes: Sequence[Scene], size: int) -> np.ndarray:
+def sheet_weights(
+    scenes: Sequence[Scene], size: int, taught: Sequence[Scene] = ()
+) -> np.ndarray:
     """Say how likely each place of the sheet is to be a patch's top left corner.
+
+    Scenes that another network labelled lie below the others, and get half of the
+    patches.
 
     An image has as large a share of the patches as of the labelled pixels that are left
     for training; within it, `origin_weights` says where they lie. No patch leaves its
     image.
     """
+    if taught:
+        halves = sheet_weights(scenes, size), sheet_weights(taught, size)
+        return sheet(halves) / 2
     areas = []
     for _, truth, block, _ in scenes:
         labelled = truth != UNLABELLED
-        labelled[block.grown(GUARD, truth.shape).slices] = False
+        labelled[guarded(block, truth.shape).slices] = False
         areas.append(labelled.sum())
     weights = []
     for scene, area in zip(scenes, areas, strict=True):

@@ -4,7 +4,7 @@ import hashlib
 import io
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 
 from onelabel import processes
 from onelabel.files import InputError, PathLike, check_input, whole_file
+from onelabel.sampling import Scene
 
 
 SNAPSHOT_FORMAT = "one-image segmentation training, 2"
@@ -49,6 +50,16 @@ class Snapshots:
         with whole_file(self.path) as temporary:
             temporary.write_bytes(buffer.getbuffer())
         self.written = time.monotonic()
+
+    def begin(self, trainer: Any, resume: bool) -> str | None:
+        """Let a training go on, or begin; say which, if it was to go on."""
+        if not (resume or processes.restarted()):
+            self.remove()  # an earlier training's, which nobody resumes
+            return None
+        if self.restore(trainer):
+            epoch = len(trainer.history)
+            return f"{self.path}: the training continues after epoch {epoch}"
+        return f"{self.path}: no snapshot, so the training starts from the beginning"
 
     def restore(self, trainer: Any) -> bool:
         """Let a training go on from the last snapshot; False where there is none."""
@@ -96,7 +107,22 @@ class Snapshots:
             self.path.unlink(missing_ok=True)
 
 
-def digest_arrays(arrays: Iterable[np.ndarray]) -> str:
+def key_of(
+    scenes: Sequence[Scene], epochs: int, seed: int, device: str
+) -> dict[str, int | str]:
+    """Name all that a training depends on."""
+    return {
+        "images": _digest_arrays(scene.rgb for scene in scenes),
+        "truths": _digest_arrays(scene.truth for scene in scenes),
+        "epochs": epochs,
+        "seed": seed,
+        "device": device,
+        "processes": processes.count(),
+        "PyTorch": str(torch.__version__),
+    }
+
+
+def _digest_arrays(arrays: Iterable[np.ndarray]) -> str:
     """Hash the shapes and contents of arrays, in their order: 16 digits."""
     total = hashlib.sha256()
     for array in arrays:

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -174,6 +176,14 @@ def test_the_statistics_of_the_training_image_are_the_nearest(trained):
     for changed in (rgb // 2, as_bytes(rgb + 30.0), as_bytes(rgb * [1.3, 1, 0.7])):
         assert distance(changed) > 3 * least
     assert not any(norm._forward_pre_hooks for norm in model)  # none is left behind
+
+
+def test_a_network_that_is_training_is_left_alone(trained, new):
+    model, looks = trained
+    training = copy.deepcopy(model).train()
+    assert estimate(training, looks, new // 2) == estimate(model, looks, new // 2)
+    for name, value in model.state_dict().items():
+        assert torch.equal(training.state_dict()[name], value)
 
 
 def test_an_image_in_the_training_light_is_left_alone(trained):

@@ -1,0 +1,88 @@
+"""Images without labels: what a network is sure of there is taken as their truth.
+
+A second network learns from both, the labelled image and these (self-training: Lee
+2013, "Pseudo-Label"). So it sees the lights, cameras and places of new images, which
+one labelled image cannot show.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from onelabel import depth, jobs, light
+from onelabel.files import InputError, PathLike
+from onelabel.image import spread
+from onelabel.reading import open_image
+from onelabel.sampling import Scene
+from onelabel.truth import UNLABELLED
+from segutils import FCNN, Block, Piece, Predictor
+
+
+SURE = 1.0  # a pixel's class is taken as told from this logit on, of either sign
+MOST = 64  # tiles of all images together: 4 megapixels
+NOWHERE = Block(0, 0, 0, 0)  # nothing of these images is held out
+
+
+class Taught(NamedTuple):
+    """What a network says of unlabelled images."""
+
+    scenes: list[Scene]  # tiles, with what it is sure of as their truths
+    lights: list[light.Light]  # of each image
+    sure: float  # the share of the pixels that have a truth
+
+
+def list_images(names: Sequence[PathLike]) -> list[str]:
+    """Name the images of files, folders and patterns."""
+    return [image for name in names for image, _ in jobs.expand(str(name))]
+
+
+def read_samples(
+    paths: Sequence[str], scale: depth.Scale | None, channels: Sequence[int] | None
+) -> list[list[Piece]]:
+    """Read some tiles of each image, as the labelled images were read.
+
+    Of very many images some are left out, evenly.
+    """
+    chosen = spread(paths, MOST)
+    samples = []
+    for path in chosen:
+        image = open_image(path, channels)
+        image.use_scale(scale)
+        samples.append(spread(image.sample(), MOST // len(chosen)))
+    return samples
+
+
+def teach(
+    model: FCNN, looks: light.Looks, samples: Sequence[Sequence[Piece]], patch: int
+) -> Taught:
+    """Let a network mask the samples, each image in its own light.
+
+    Tiles smaller than a patch, and those of which nothing is sure, are left out.
+
+    Raises
+    ------
+    InputError
+        No tile is left.
+    """
+    lights = [light.estimate(model, looks, sample) for sample in samples]
+    scenes, sure, total = [], 0, 0
+    for sample, its_light in zip(samples, lights, strict=True):
+        predictor = Predictor(light.in_light(model, looks, its_light))
+        logits = predictor.tile_logits(sample)
+        for (tile, pixels), (_, logit) in zip(sample, logits, strict=True):
+            classes = np.where(logit > 0, 1, 0).astype(np.uint8)
+            classes[abs(logit) < SURE] = UNLABELLED
+            truth = np.full(pixels.shape[:2], UNLABELLED, np.uint8)
+            truth[tile.core.within(tile.seen)] = classes
+            truth[np.ma.getmaskarray(pixels).any(-1)] = UNLABELLED
+            told = np.count_nonzero(truth != UNLABELLED)
+            sure, total = sure + told, total + classes.size
+            if told and min(truth.shape) >= patch:
+                scenes.append(Scene(np.ma.getdata(pixels), truth, NOWHERE, patch))
+    if not scenes:
+        raise InputError(
+            "the network is sure of nothing in the unlabelled images (are they like "
+            "the labelled one?)"
+        )
+    return Taught(scenes, lights, sure / total)

@@ -1,0 +1,197 @@
+"""Training on images without labels, too."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+import segutils
+import train
+from onelabel import console, light, model_file, sampling, snapshots, unlabelled
+from onelabel.files import InputError
+from onelabel.image import InMemory
+from onelabel.truth import UNLABELLED
+from segutils import Block
+
+
+def run(*arguments):
+    """Run train.py in this process; give its exit code."""
+    return console.run(lambda: train.main(list(map(str, arguments))))
+
+
+@pytest.fixture(autouse=True)
+def short_epochs(monkeypatch):
+    monkeypatch.setattr(train, "EPOCH", 3)
+
+
+@pytest.fixture
+def photos(folder):
+    """Two small images without labels, in a folder, beside the labelled one."""
+    os.mkdir("photos")
+    with Image.open(ROOT / "data/new/rgb.png") as rgb:
+        rgb.crop((100, 100, 260, 240)).save("photos/a.png")
+        rgb.crop((300, 300, 401, 377)).save("photos/b.jpg", quality=95)
+    Path("photos/notes.txt").write_text("no image")
+    return folder
+
+
+def test_files_folders_and_patterns_name_images(photos):
+    both = ["photos/a.png", "photos/b.jpg"]
+    assert unlabelled.list_images(["photos"]) == both
+    assert unlabelled.list_images(["photos/*.jpg", "photos/a.png"]) == both[::-1]
+    assert unlabelled.list_images([]) == []
+    with pytest.raises(InputError, match=r"data/new: holds no images"):
+        os.mkdir("data/new")
+        unlabelled.list_images(["data/new"])
+
+
+def test_no_more_tiles_are_read_than_there_is_room_for(photos, monkeypatch):
+    monkeypatch.setattr(unlabelled, "MOST", 4)
+    Image.new("RGB", (900, 900)).save("photos/large.png")
+    samples = unlabelled.read_samples(unlabelled.list_images(["photos"]), None, None)
+    assert [len(sample) for sample in samples] == [1, 1, 1]
+    (large,) = unlabelled.read_samples(["photos/large.png"], None, None)
+    assert len(large) == 4
+    names = ["photos/a.png", "photos/b.jpg"] * 5
+    assert len(unlabelled.read_samples(names, None, None)) == 4
+
+
+def test_what_the_network_is_sure_of_is_the_truth(model, scene, monkeypatch):
+    monkeypatch.setattr(light, "estimate", lambda *_: light.SAME)
+    rgb, truth = scene
+    hidden = np.zeros(rgb.shape, bool)
+    hidden[:20, :30] = True
+    picture = np.ma.MaskedArray(rgb, hidden)
+    wide = np.ma.concatenate([picture, picture], axis=1)  # of two tiles
+    looks = light.describe([rgb], [truth])
+    logits = segutils.logits(model, np.ma.getdata(wide))
+    monkeypatch.setattr(unlabelled, "SURE", float(np.median(abs(logits))))
+    sample = InMemory(wide).sample()
+    taught = unlabelled.teach(model, looks, [sample], 32)
+    assert len(taught.scenes) == len(sample) == 2
+    covered = np.zeros(logits.shape, int)
+    for (tile, _), learned in zip(sample, taught.scenes, strict=True):
+        expected = np.where(logits > 0, 1, 0).astype(np.uint8)
+        expected[abs(logits) < unlabelled.SURE] = UNLABELLED
+        expected[np.ma.getmaskarray(wide).any(-1)] = UNLABELLED
+        core = np.zeros(logits.shape, bool)
+        core[tile.core.slices] = True
+        covered += core
+        expected[~core] = UNLABELLED
+        np.testing.assert_array_equal(learned.truth, expected[tile.seen.slices])
+        assert not any(learned.block)  # nothing is held out
+    assert (covered == 1).all()
+    assert 0.45 < taught.sure < 0.5
+    assert taught.lights == [light.SAME]
+
+
+def test_nothing_sure_is_an_error(model, scene, monkeypatch):
+    rgb, truth = scene
+    monkeypatch.setattr(unlabelled, "SURE", 1e9)
+    with pytest.raises(InputError, match="sure of nothing in the unlabelled images"):
+        sample = InMemory(rgb).sample()
+        unlabelled.teach(model, light.describe([rgb], [truth]), [sample], 32)
+
+
+def test_half_of_the_patches_are_of_unlabelled_images(scene):
+    rgb, truth = scene
+    labelled = sampling.split_scene(rgb, truth, 32)
+    ones = np.ones((40, 60), np.uint8)  # of one class alone
+    taught = [sampling.Scene(rgb[:40, :60], ones, unlabelled.NOWHERE, 32)] * 3
+    weights = sampling.sheet_weights([labelled], 32, taught)
+    height = rgb.shape[0]
+    assert weights.shape == (height + 3 * 40, rgb.shape[1])
+    assert weights[:height].sum() == pytest.approx(0.5)
+    for top in range(height, height + 120, 40):
+        assert weights[top : top + 40].sum() == pytest.approx(0.5 / 3)
+        assert not weights[top + 9 : top + 40].any()  # no patch leaves its image
+    alone = sampling.sheet_weights([labelled], 32)
+    np.testing.assert_allclose(weights[:height] * 2, alone)
+
+
+def test_of_an_empty_block_nothing_is_guarded():
+    truth = np.ones((50, 60), np.uint8)
+    assert sampling.training_pixels(truth, Block(0, 0, 0, 0)) == truth.size
+    assert sampling.training_pixels(truth, Block(10, 10, 20, 20)) < truth.size
+
+
+def test_train_learns_from_unlabelled_images_and_reports_it(photos, capsys):
+    assert run("--epochs", 2) == 0
+    plain = model_file.load("model.pt")
+    capsys.readouterr()
+    assert run("--epochs", 2, "--unlabelled", "photos") == 0
+    out, err = capsys.readouterr()
+    first, second, *_ = out.splitlines()
+    assert first.startswith("unlabelled images: 2; ")
+    assert "% of their pixels are taken as labelled; light: " in first
+    assert second.startswith("held-out IoU: ")
+    assert second.endswith(" with")
+    assert err == ""
+    both = model_file.load("model.pt")
+    assert not (both.model.conv1.weight == plain.model.conv1.weight).all()
+    # What new images are compared with is the labelled image alone.
+    for name in ("colour", "contrast", "lowest", "highest", "larger"):
+        assert both.looks[name] == plain.looks[name]
+    assert (both.model.normalise.mean == plain.model.normalise.mean).all()
+    assert not list(Path().glob("*.snapshot"))
+
+
+class Killed(BaseException):
+    """What ends a training in this process as suddenly as a signal would."""
+
+
+@pytest.mark.parametrize("scored", [1, 4])  # in the first training, in the second
+def test_a_killed_training_goes_on_to_the_same_end(photos, monkeypatch, capsys, scored):
+    monkeypatch.setattr(snapshots, "SECONDS", 0)
+    line = ["--epochs", 3, "--unlabelled", "photos"]
+    assert run(*line) == 0
+    undisturbed = Path("model.pt").read_bytes()
+    os.remove("model.pt")
+    plain, calls = train.evaluate, []
+
+    def evaluate(*given):
+        calls.append(given)
+        if len(calls) > scored:
+            raise Killed
+        return plain(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "evaluate", evaluate)
+        with pytest.raises(Killed):
+            train.main(list(map(str, line)))
+    assert run(*line, "--resume") == 0
+    assert Path("model.pt").read_bytes() == undisturbed
+    assert not list(Path().glob("*.snapshot"))
+
+
+def test_an_interrupted_first_training_ends_it(photos, monkeypatch, capsys):
+    plain, calls = train.evaluate, []
+
+    def evaluate(*given):
+        calls.append(given)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return plain(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "evaluate", evaluate)
+        assert run("--epochs", 3, "--unlabelled", "photos") == 0
+    out, _ = capsys.readouterr()
+    assert "unlabelled" not in out
+    assert model_file.load("model.pt").facts["epoch"] == 1
+
+
+def test_refused_unlabelled_images(photos, capsys):
+    Image.fromarray(np.zeros((90, 90), np.uint16)).save("photos/deep.png")
+    assert run("--epochs", 1, "--unlabelled", "photos/deep.png") == 2
+    assert "photos/deep.png: uint16 pixels" in capsys.readouterr().err
+    assert run("--epochs", 1, "--unlabelled", "missing.png") == 2
+    assert "missing.png" in capsys.readouterr().err
+    before = Path("photos/a.png").read_bytes()
+    line = ["--epochs", 1, "--unlabelled", "photos/a.png", "--plot", "photos/a.png"]
+    assert run(*line) == 2
+    assert Path("photos/a.png").read_bytes() == before
+    assert not Path("model.pt").exists()
