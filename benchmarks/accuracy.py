@@ -39,6 +39,7 @@ from onelabel import (  # noqa: E402
     sampling,
     scores,
 )
+from onelabel.evaluation import expected_iou  # noqa: E402
 from onelabel.image import InMemory  # noqa: E402
 from onelabel.reading import open_image  # noqa: E402
 
@@ -217,7 +218,32 @@ def comparison(found, models):
             cells.append(mean_and_spread([r.held_out for r in runs]))
             lines.append(f"| {way} | {' | '.join(cells)} |")
         lines.append("")
-    return lines
+    return lines + promises(found, results)
+
+
+def promises(found, results):
+    """Compare what the held-out block lets one expect with what new images give."""
+    lines = [
+        "## What the held-out block promises",
+        "",
+        "| | held-out IoU | expected | new images |",
+        "|---|---|---|---|",
+    ]
+    errors = []
+    for family in found:
+        runs = results[family.name, OURS]
+        held_out = np.mean([run.held_out for run in runs])
+        expected, low, high = expected_iou(held_out)
+        new = np.mean([run.scores["IoU"] for run in runs])
+        errors.append(expected - new)
+        told = f"{expected:.3f} ({low:.2f} to {high:.2f})"
+        lines.append(f"| {family.name} | {held_out:.3f} | {told} | {new:.3f} |")
+    mean, size = np.mean(errors), np.mean(np.abs(errors))
+    return [
+        *lines,
+        "",
+        f"Expected less new: {mean:+.3f} on average, {size:.3f} in size.",
+    ]
 
 
 # ------------------------------------------------------------------ all

@@ -15,7 +15,7 @@ from PIL import Image
 
 import predict
 import segutils
-from onelabel import jobs, model_file
+from onelabel import jobs, light, model_file
 from onelabel.jobs import Job
 from onelabel.reading import open_image
 from onelabel.writing import write_picture
@@ -78,7 +78,7 @@ def test_what_is_done_is_skipped(photos, capsys):
     assert same == ["masks/deep/b.png", "masks/deep/er/c.png"]
 
 
-CHANGES = ["model", "option", "overwrite", "mask", "device", "PyTorch"]
+CHANGES = ["model", "option", "light", "overwrite", "mask", "device", "PyTorch"]
 
 
 @pytest.mark.parametrize("changed", CHANGES)
@@ -90,6 +90,8 @@ def test_masks_of_something_else_are_made_again(photos, monkeypatch, changed):
         Path("model.pt").write_bytes(Path("model.pt").read_bytes() + b"\0")
     elif changed == "option":
         more = ["--precision", "bf16"]
+    elif changed == "light":
+        more = ["--light", "none"]
     elif changed == "overwrite":
         more = ["--overwrite"]
     elif changed == "device":
@@ -121,6 +123,62 @@ def test_the_precision_asked_for_is_used(photos, monkeypatch, capsys):
         assert run("--precision", name) == 0
         assert used.count(precision) >= 4  # one for each image
     assert capsys.readouterr().err == ""
+
+
+DARK = light.Light((0.5, 0.6, 0.7), (0.8, 0.8, 0.8))
+
+
+@pytest.fixture
+def estimates(monkeypatch):
+    """The samples that a light was estimated from; it is always `DARK`."""
+    seen = []
+
+    def estimate(model, looks, sample):
+        seen.append(sample)
+        return DARK
+
+    monkeypatch.setattr(light, "estimate", estimate)
+    return seen
+
+
+def test_each_image_is_seen_in_its_own_light(photos, estimates, capsys):
+    assert run() == 0
+    assert len(estimates) == 4
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    told = "is class 1 (light: 0.50 red, 0.60 green, 0.70 blue)"
+    assert all(line.endswith(told) for line in lines)
+
+
+def test_a_folder_may_have_one_light(photos, estimates, monkeypatch, capsys):
+    monkeypatch.setattr(predict, "SAMPLED", 3)
+    Path("photos/broken.png").write_text("no image")
+    assert run("--light", "folder") == 1
+    (sample,) = estimates
+    assert len(sample) <= 3
+    out, err = capsys.readouterr()
+    told = "light of the 5 images together: 0.50 red, 0.60 green, 0.70 blue"
+    assert out.splitlines()[0] == told
+    assert "photos/broken.png" in err and "1 of 5 images failed" in err
+    # The light is part of what a mask is made with.
+    os.remove("photos/broken.png")
+    assert run("--light", "folder") == 0
+    assert "4 of 4 images are done already" in capsys.readouterr().out
+    monkeypatch.setattr(light, "estimate", lambda *_: light.SAME)
+    before = masks()
+    assert run("--light", "folder") == 0
+    assert all(masks()[name] != before[name] for name in before)
+
+
+def test_no_light_may_be_allowed_for(photos, estimates, capsys):
+    assert run("--light", "none") == 0
+    assert estimates == []
+    assert "light" not in capsys.readouterr().out
+    trained = model_file.load("model.pt")
+    rgb = open_image("photos/a.png").whole()
+    expected = segutils.segment(trained.model, rgb)
+    mask = (open_image("masks/a.png").whole() == trained.colours[1]).all(-1)
+    np.testing.assert_array_equal(mask, expected)
 
 
 @pytest.mark.parametrize(

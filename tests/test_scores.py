@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
 from onelabel import scores
+from onelabel.evaluation import expected_iou
 from onelabel.truth import UNLABELLED
 
 
@@ -88,3 +90,13 @@ def test_precision_recall_are_the_scores_at_each_threshold():
     assert np.isnan(precision[-1])  # nothing is above 1
     _, none = scores.precision_recall(probability, 0 * truth, thresholds)
     assert np.isnan(none).all()
+
+
+def test_less_is_expected_of_new_images_than_of_the_held_out_block():
+    for iou in (0.05, 0.4, 0.9, 0.99):
+        middle, low, high = expected_iou(iou)
+        assert 0 < low < middle < min(iou, high)
+        assert high < 1
+    middles = [expected_iou(iou)[0] for iou in (0.1, 0.5, 0.9)]
+    assert middles == sorted(middles)
+    assert expected_iou(0.5)[0] == pytest.approx(0.438, abs=0.001)

@@ -54,6 +54,7 @@ def test_train_writes_its_files_and_says_how_good(folder, capsys):
     columns = header.split()
     assert columns[-6:] == ["loss", "IoU", "Dice", "precision", "recall", "accuracy"]
     assert "always class 0" in said.out
+    assert said.out.splitlines()[-1].startswith("expected IoU on new images: 0.")
     assert said.err == ""  # no progress bar, as this is no terminal
     facts = model_file.load("model.pt").facts
     assert facts["seed"] == 0
