@@ -358,7 +358,10 @@ def learn_twice(
         return model, trainer  # it was interrupted, and is to end
     before = trainer.history[-1].scores["IoU"]
     size = min(scene.patch for scene in scenes)
-    taught = unlabelled.teach(model, describe(model, scenes), samples, size)
+    looks = describe(model, scenes)
+    taught = processes.from_first(
+        partial(unlabelled.teach, model, looks, samples, size)
+    )
     levels = [level for light in taught.lights for level in light.level]
     print(
         f"unlabelled images: {len(samples)}; {taught.sure:.0%} of their pixels are "

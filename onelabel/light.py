@@ -219,6 +219,13 @@ def in_light(model: FCNN, looks: Looks, light: Light) -> FCNN:
     return adapted
 
 
+def as_in_training(rgb: np.ndarray, looks: Looks, light: Light) -> np.ndarray:
+    """Give pixels in a light as they would be in the training image's: uint8."""
+    level, spread = map(np.array, light)
+    values = (rgb - looks["colour"] * (level - spread)) / spread
+    return values.round().clip(0, 255).astype(np.uint8)
+
+
 def in_words(light: Light) -> str:
     """Say how bright a light is, of the training image's."""
     return ", ".join(

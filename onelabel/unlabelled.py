@@ -1,8 +1,8 @@
 """Images without labels: what a network is sure of there is taken as their truth.
 
 A second network learns from both, the labelled image and these (self-training: Lee
-2013, "Pseudo-Label"). So it sees the lights, cameras and places of new images, which
-one labelled image cannot show.
+2013, "Pseudo-Label"). So it sees things and places that one labelled image does not
+show.
 """
 
 from collections.abc import Sequence
@@ -58,6 +58,8 @@ def teach(
 ) -> Taught:
     """Let a network mask the samples, each image in its own light.
 
+    The scenes are in the training image's light: a later network allows for the light
+    of an image as this one does, so it need not learn lights, too.
     Tiles smaller than a patch, and those of which nothing is sure, are left out.
 
     Raises
@@ -79,7 +81,8 @@ def teach(
             told = np.count_nonzero(truth != UNLABELLED)
             sure, total = sure + told, total + classes.size
             if told and min(truth.shape) >= patch:
-                scenes.append(Scene(np.ma.getdata(pixels), truth, NOWHERE, patch))
+                rgb = light.as_in_training(np.ma.getdata(pixels), looks, its_light)
+                scenes.append(Scene(rgb, truth, NOWHERE, patch))
     if not scenes:
         raise InputError(
             "the network is sure of nothing in the unlabelled images (are they like "

@@ -228,6 +228,20 @@ def test_in_a_light_the_larger_class_looks_as_in_training(model, scene):
         torch.testing.assert_close(seen, model.normalise(pixel + apart))
 
 
+def test_pixels_are_taken_to_the_training_light(scene):
+    rgb, truth = scene
+    looks = light.describe([rgb], [truth])
+    level, spread = np.array([0.8, 0.9, 1.1]), np.array([0.7, 0.9, 1.0])
+    colour = np.array(looks["colour"])
+    seen = colour * level + (rgb - colour) * spread
+    assert seen.min() > 0 and seen.max() < 255
+    its = light.Light(tuple(level), tuple(spread))
+    back = light.as_in_training(as_bytes(seen), looks, its)
+    assert back.dtype == np.uint8
+    assert abs(back.astype(int) - rgb).max() <= 1
+    np.testing.assert_array_equal(light.as_in_training(rgb, looks, light.SAME), rgb)
+
+
 def test_a_light_is_told_in_words():
     its = light.Light((0.5, 1, 1.204), (1.0, 1.0, 1.0))
     assert light.in_words(its) == "0.50 red, 1.00 green, 1.20 blue"

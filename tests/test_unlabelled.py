@@ -88,6 +88,20 @@ def test_what_the_network_is_sure_of_is_the_truth(model, scene, monkeypatch):
     assert taught.lights == [light.SAME]
 
 
+def test_what_is_taught_is_in_the_training_light(model, scene, monkeypatch):
+    dark = light.Light((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    monkeypatch.setattr(light, "estimate", lambda *_: dark)
+    rgb, truth = scene
+    looks = light.describe([rgb], [truth])
+    monkeypatch.setattr(unlabelled, "SURE", 0.0)
+    (learned,) = unlabelled.teach(
+        model, looks, [InMemory(rgb // 2).sample()], 32
+    ).scenes
+    assert abs(learned.rgb.astype(int) - rgb).max() <= 1
+    mask = segutils.segment(light.in_light(model, looks, dark), rgb // 2)
+    np.testing.assert_array_equal(learned.truth, mask)
+
+
 def test_nothing_sure_is_an_error(model, scene, monkeypatch):
     rgb, truth = scene
     monkeypatch.setattr(unlabelled, "SURE", 1e9)
