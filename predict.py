@@ -126,8 +126,8 @@ def report(outcome: Outcome) -> None:
 def predict(
     args: argparse.Namespace,
     trained: model_file.Trained,
-    common: light.Light | None,
     job: jobs.Job,
+    common: light.Light | None = None,
 ) -> Outcome:
     """Segment one image, in its own light or the common one: from its file to files."""
     name, output = job
@@ -329,7 +329,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if many:  # the workers share the images, not the blocks of each
         args.workers = args.scheduler = None
     with pipeline.connected(*shared) as client:
-        results = jobs.run(partial(predict, args, trained, common), left, client)
+        results = jobs.run(partial(predict, args, trained, common=common), left, client)
         return report_all(results, left, not many, journal)
 
 

@@ -867,4 +867,4 @@ for name, content in UPLOADS.items():
     assert (canvas.value, everything()) == (before, there), name
 """
     last = f"UPLOADS = {UPLOADS}\n{send}"
-    execute(project, "predict", last, **{"data/new/": "data/"})
+    execute(project, "predict", last)

@@ -131,7 +131,11 @@ def test_pictures_alone_are_stored():
 
 
 def execute(project, name, last="", **changes):
-    """Run a notebook of the copied project, and a last cell; give its code cells."""
+    """Run a notebook of the copied project, and a last cell; give its code cells.
+
+    The small scene is the only one there.
+    """
+    changes = {"data/new/": "data/", **changes}
     notebook = nbformat.read(project / f"notebooks/{name}.ipynb", as_version=4)
     for cell in notebook.cells:
         for old, new in changes.items():
@@ -219,13 +223,12 @@ def test_each_slider_of_explore_draws_other_pictures(project):
 def test_train_and_predict_run_one_after_the_other(project):
     short = {"LESSON = 800": "LESSON = 60"}  # steps: three epochs
     cells = execute(project, "train", **short)
-    assert pictures(cells) == 8
+    assert pictures(cells) == 9
     assert lines_above_a_picture(cells) <= 40
     assert complaints(cells) == []
     for name in ("model.pt", "loss_vs_epochs.png"):
         assert (project / name).exists()
-    ours = {"data/new/": "data/"}  # the small scene is the only one here
-    cells = execute(project, "predict", **ours)
+    cells = execute(project, "predict")
     assert pictures(cells) == 7
     assert lines_above_a_picture(cells) <= 20
     assert complaints(cells) == []
@@ -312,7 +315,7 @@ assert "wrote masks/data-rgb.png and masks/data-rgb-overlay.png" in message.valu
 written, _ = read_truth("masks/data-rgb.png")
 assert (written == marked).all()
 """
-    execute(trained, "predict", last, **{"data/new/": "data/"})
+    execute(trained, "predict", last)
 
 
 def test_chosen_image_is_shown_with_its_prediction(trained):
@@ -343,7 +346,7 @@ assert choice.value is None and canvas.value == before  # nothing else has chang
 choice.value = "data/large.png"
 assert canvas.value != before and (shown_mask() == expected).all()
 """
-    execute(trained, "predict", last, **{"data/new/": "data/"})
+    execute(trained, "predict", last)
 
 
 @pytest.mark.parametrize("name", ["explore", "train"])
@@ -398,4 +401,4 @@ choice.value = "data/rgb.png"  # and back to an image with a truth
 assert told_text() == "" and plot.layout.visibility == "visible"
 assert "errors" in view.options
 """
-    execute(trained, "predict", last, **{"data/new/": "data/"})
+    execute(trained, "predict", last)
