@@ -22,7 +22,6 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -390,7 +389,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     looks = describe(model, scenes)
     save(args, labels, looks, trainer.history, model.state_dict())
     for is_first in (True, False):
-        Path(snapshot_of(args, is_first)).unlink(missing_ok=True)
+        snapshots.Snapshots(snapshot_of(args, is_first), {}).remove()
     name = f"network after epoch {len(trainer.history)}"
     print(describe_scores(model, looks, scenes, name))
 

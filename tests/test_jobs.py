@@ -387,11 +387,11 @@ def test_the_script_shares_a_folder(trained_file, scene):
 TOLD = threading.Event()  # that the quick one of two images is done
 
 
-def in_turn(args, trained, job, common):
+def in_turn(args, trained, job):
     """What workers do; here they are threads."""
     if job.image == "slow.png":
         TOLD.wait(60)
-    return predict.predict(args, trained, job, common)
+    return predict.predict(args, trained, job)
 
 
 def test_images_are_told_as_they_are_done_and_the_model_is_sent(trained_file, scene):
