@@ -356,12 +356,11 @@ def learn_twice(
     if len(trainer.history) * trainer.steps < trainer.schedule.total_steps:
         return model, trainer  # it was interrupted, and is to end
     before = trainer.history[-1].scores["IoU"]
-    size = min(scene.patch for scene in scenes)
     looks = describe(model, scenes)
     taught = processes.from_first(
-        partial(unlabelled.teach, model, looks, samples, size)
+        partial(unlabelled.teach, model, looks, samples, trainer.size)
     )
-    levels = [level for light in taught.lights for level in light.level]
+    levels = [level for its_light in taught.lights for level in its_light.level]
     print(
         f"unlabelled images: {len(samples)}; {taught.sure:.0%} of their pixels are "
         f"taken as labelled; light: {min(levels):.2f} to {max(levels):.2f}"
@@ -379,8 +378,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     processes.join(device)
     scenes, labels = read_scenes(args)
     if args.unlabelled:
-        read_by = labels.scale, args.bands
-        samples = unlabelled.read_samples(args.unlabelled, *read_by)
+        samples = unlabelled.read_samples(args.unlabelled, labels.scale, args.bands)
         model, trainer = learn_twice(args, scenes, device, samples)
     else:
         model, trainer = learn(args, scenes, device)

@@ -64,10 +64,6 @@ def own_median(model, looks, sample):
     return light._light(level, level)
 
 
-def _is_norm(layer):
-    return isinstance(layer, nn.BatchNorm2d)
-
-
 class Turned(segutils.Folded):
     """The mean of a tile's logits as seen in all eight symmetries."""
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -119,6 +120,49 @@ def predict_here(*arguments):
     import predict
 
     return console.run(predict.main, list(map(str, arguments)))
+
+
+def train_here(*arguments):
+    """Run train.py's main in this process; give its exit code."""
+    import train
+
+    return console.run(train.main, list(map(str, arguments)))
+
+
+@pytest.fixture
+def short_epochs(monkeypatch):
+    """Epochs of three steps."""
+    import train
+
+    monkeypatch.setattr(train, "EPOCH", 3)
+
+
+class Killed(BaseException):
+    """What ends a training in this process as suddenly as a signal would."""
+
+
+@contextmanager
+def raised_after(epoch, error):
+    """Let train.py raise an error after so many epochs, before the next is scored."""
+    import train
+
+    plain, calls = train.evaluate, []
+
+    def evaluate(*given):
+        calls.append(given)
+        if len(calls) > epoch:
+            raise error
+        return plain(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "evaluate", evaluate)
+        yield
+
+
+def train_until(epoch, *arguments):
+    """Train, and be killed after so many epochs, before the next is scored."""
+    with raised_after(epoch, Killed), pytest.raises(Killed):
+        train_here(*arguments)
 
 
 def hide_libraries(monkeypatch, *missing):

@@ -9,47 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, train_here, train_until
 from PIL import Image
 
 import train
 from onelabel import console, processes, snapshots
 
 
-def run(*arguments):
-    """Run train.py in this process; give its exit code."""
-    return console.run(lambda: train.main(list(map(str, arguments))))
-
-
-@pytest.fixture(autouse=True)
-def short_epochs(monkeypatch):
-    monkeypatch.setattr(train, "EPOCH", 3)
+pytestmark = pytest.mark.usefixtures("short_epochs")
 
 
 @pytest.fixture
 def often(monkeypatch):
     """A snapshot after each epoch, however little time it took."""
     monkeypatch.setattr(snapshots, "SECONDS", 0)
-
-
-class Killed(BaseException):
-    """What ends a training in this process as suddenly as a signal would."""
-
-
-def train_until(epoch, *arguments):
-    """Train, and be killed after so many epochs, before the next is scored."""
-    plain, calls = train.evaluate, []
-
-    def evaluate(*given):
-        calls.append(given)
-        if len(calls) > epoch:
-            raise Killed
-        return plain(*given)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "evaluate", evaluate)
-        with pytest.raises(Killed):
-            train.main(list(map(str, arguments)))
 
 
 def outcome(capsys):
@@ -77,14 +50,14 @@ train.main(["--epochs", "6"])
 
 
 def test_a_killed_training_goes_on_to_the_same_end(project, often, capsys):
-    assert run("--epochs", 6) == 0
+    assert train_here("--epochs", 6) == 0
     undisturbed = outcome(capsys)
     os.remove("model.pt")
     line = [sys.executable, "-c", KILLED_AS_IT_WRITES]
     assert subprocess.run(line).returncode == -signal.SIGKILL
     assert Path("model.pt.snapshot").exists()
     assert not Path("model.pt").exists()
-    assert run("--epochs", 6, "--resume") == 0
+    assert train_here("--epochs", 6, "--resume") == 0
     out, err = capsys.readouterr()
     assert out.startswith("model.pt.snapshot: the training continues after epoch 3\n")
     assert err == ""
@@ -95,16 +68,16 @@ def test_a_killed_training_goes_on_to_the_same_end(project, often, capsys):
 
 @pytest.mark.parametrize("epoch", [1, 2, 4])
 def test_wherever_it_is_killed(folder, often, capsys, epoch):
-    assert run("--epochs", 5) == 0
+    assert train_here("--epochs", 5) == 0
     undisturbed = outcome(capsys)
     os.remove("model.pt")
     train_until(epoch, "--epochs", 5)
-    assert run("--epochs", 5, "--resume") == 0
+    assert train_here("--epochs", 5, "--resume") == 0
     assert outcome(capsys) == undisturbed
 
 
 def test_killed_twice_and_with_all_epochs_done(folder, often, capsys, monkeypatch):
-    assert run("--epochs", 3) == 0
+    assert train_here("--epochs", 3) == 0
     undisturbed = outcome(capsys)
     os.remove("model.pt")
     train_until(1, "--epochs", 3)
@@ -113,14 +86,14 @@ def test_killed_twice_and_with_all_epochs_done(folder, often, capsys, monkeypatc
         patch.setattr(train, "save", lambda *_: sys.exit(9))
         with pytest.raises(SystemExit):
             train.main(["--epochs", "3", "--resume"])
-    assert run("--epochs", 3, "--resume") == 0
+    assert train_here("--epochs", 3, "--resume") == 0
     assert outcome(capsys) == undisturbed
 
 
 def test_without_a_snapshot_resume_begins(folder, capsys):
-    assert run("--epochs", 1) == 0
+    assert train_here("--epochs", 1) == 0
     undisturbed = outcome(capsys)
-    assert run("--epochs", 1, "--resume") == 0
+    assert train_here("--epochs", 1, "--resume") == 0
     out, _ = capsys.readouterr()
     assert out.startswith(
         "model.pt.snapshot: no snapshot, so the training starts from the beginning\n"
@@ -131,12 +104,12 @@ def test_without_a_snapshot_resume_begins(folder, capsys):
 
 
 def test_without_resume_an_old_snapshot_is_neither_used_nor_kept(folder, often, capsys):
-    assert run("--epochs", 3, "--seed", 1) == 0
+    assert train_here("--epochs", 3, "--seed", 1) == 0
     undisturbed = outcome(capsys)
     train_until(2, "--epochs", 3)
     train_until(0, "--epochs", 3, "--seed", 1)
     assert not Path("model.pt.snapshot").exists()
-    assert run("--epochs", 3, "--seed", 1) == 0
+    assert train_here("--epochs", 3, "--seed", 1) == 0
     assert outcome(capsys) == undisturbed
 
 
@@ -240,7 +213,7 @@ def test_snapshot_of_another_training_is_refused(folder, often, capsys, name):
     if change:
         change()
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    assert run("--epochs", 3, "--resume", *arguments) == 2
+    assert train_here("--epochs", 3, "--resume", *arguments) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: model.pt.snapshot: {words}")
     assert said.endswith("(delete it to train from the start)\n")
@@ -250,7 +223,7 @@ def test_snapshot_of_another_training_is_refused(folder, often, capsys, name):
 
 def test_a_folder_under_the_name_of_the_snapshot_is_told(folder, capsys):
     os.mkdir("model.pt.snapshot")
-    assert run("--epochs", 1) == 2
+    assert train_here("--epochs", 1) == 2
     said = capsys.readouterr().err
     assert said == "error: model.pt.snapshot: is a folder (give a file name)\n"
 

@@ -7,18 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, train_here
 from PIL import Image
 
 import segutils
 import train
-from onelabel import console, light, model_file, sampling, scores
+from onelabel import light, model_file, sampling, scores
 from onelabel.truth import UNLABELLED, read_truth
-
-
-def run(*arguments):
-    """Run train.py in this process; give its exit code."""
-    return console.run(lambda: train.main(list(map(str, arguments))))
 
 
 @pytest.fixture
@@ -45,7 +40,7 @@ def scenes_of(*arguments):
 
 
 def test_held_out_scores_are_those_of_all_blocks_together(two, capsys):
-    assert run(*LISTED, "--epochs", 1) == 0
+    assert train_here(*LISTED, "--epochs", 1) == 0
     assert "\n2 held-out blocks " in capsys.readouterr().out
     learned = model_file.load("model.pt")
     logits, answers = [], []
@@ -60,7 +55,7 @@ def test_held_out_scores_are_those_of_all_blocks_together(two, capsys):
 
 
 def test_colour_constants_and_looks_are_those_of_all_images(two):
-    assert run(*LISTED, "--epochs", 1) == 0
+    assert train_here(*LISTED, "--epochs", 1) == 0
     learned = model_file.load("model.pt")
     scenes = scenes_of(*LISTED)
     pixels = np.concatenate([scene.rgb.reshape(-1, 3) for scene in scenes])
@@ -80,14 +75,14 @@ def test_colour_constants_and_looks_are_those_of_all_images(two):
 
 
 def test_folders_are_paired_by_name(two):
-    assert run(*LISTED, "--epochs", 1, "--model", "listed.pt") == 0
+    assert train_here(*LISTED, "--epochs", 1, "--model", "listed.pt") == 0
     # Other formats, and files that are no images, make no difference.
     with Image.open("photos/b.png") as picture:
         picture.save("photos/b.TIFF")
     os.remove("photos/b.png")
     for name in ("photos/notes.txt", "labels/.hidden.png"):
         Path(name).write_text("no picture")
-    assert run(*FOLDERS, "--epochs", 1) == 0
+    assert train_here(*FOLDERS, "--epochs", 1) == 0
     one, other = (model_file.load(name).model for name in ("listed.pt", "model.pt"))
     other = other.state_dict()
     assert all(torch.equal(v, other[name]) for name, v in one.state_dict().items())
@@ -166,7 +161,7 @@ def test_bad_pairs_are_told_in_one_line(two, capsys, name):
     if make:
         make()
     before = {p: p.read_bytes() for p in two.rglob("*") if p.is_file()}
-    assert run(*arguments, "--epochs", 1) == 2
+    assert train_here(*arguments, "--epochs", 1) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {words}")
     assert said.count("\n") == 1
@@ -238,4 +233,4 @@ def test_a_small_image_among_large_ones_sets_the_size_of_patches(two):
     patches = [scene.patch for scene in scenes]
     assert len(patches) == 3
     assert train.plan_epochs(scenes)[0] == min(patches) < max(patches)
-    assert run(*FOLDERS, "--epochs", 1) == 0
+    assert train_here(*FOLDERS, "--epochs", 1) == 0

@@ -5,26 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, raised_after, train_here, train_until
 from PIL import Image
 
 import segutils
-import train
-from onelabel import console, light, model_file, sampling, snapshots, unlabelled
+from onelabel import light, model_file, sampling, snapshots, unlabelled
 from onelabel.files import InputError
 from onelabel.image import InMemory
 from onelabel.truth import UNLABELLED
 from segutils import Block
 
 
-def run(*arguments):
-    """Run train.py in this process; give its exit code."""
-    return console.run(lambda: train.main(list(map(str, arguments))))
-
-
-@pytest.fixture(autouse=True)
-def short_epochs(monkeypatch):
-    monkeypatch.setattr(train, "EPOCH", 3)
+pytestmark = pytest.mark.usefixtures("short_epochs")
 
 
 @pytest.fixture
@@ -133,10 +125,10 @@ def test_of_an_empty_block_nothing_is_guarded():
 
 
 def test_train_learns_from_unlabelled_images_and_reports_it(photos, capsys):
-    assert run("--epochs", 2) == 0
+    assert train_here("--epochs", 2) == 0
     plain = model_file.load("model.pt")
     capsys.readouterr()
-    assert run("--epochs", 2, "--unlabelled", "photos") == 0
+    assert train_here("--epochs", 2, "--unlabelled", "photos") == 0
     out, err = capsys.readouterr()
     first, second, *_ = out.splitlines()
     assert first.startswith("unlabelled images: 2; ")
@@ -153,46 +145,22 @@ def test_train_learns_from_unlabelled_images_and_reports_it(photos, capsys):
     assert not list(Path().glob("*.snapshot"))
 
 
-class Killed(BaseException):
-    """What ends a training in this process as suddenly as a signal would."""
-
-
 @pytest.mark.parametrize("scored", [1, 4])  # in the first training, in the second
 def test_a_killed_training_goes_on_to_the_same_end(photos, monkeypatch, capsys, scored):
     monkeypatch.setattr(snapshots, "SECONDS", 0)
     line = ["--epochs", 3, "--unlabelled", "photos"]
-    assert run(*line) == 0
+    assert train_here(*line) == 0
     undisturbed = Path("model.pt").read_bytes()
     os.remove("model.pt")
-    plain, calls = train.evaluate, []
-
-    def evaluate(*given):
-        calls.append(given)
-        if len(calls) > scored:
-            raise Killed
-        return plain(*given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "evaluate", evaluate)
-        with pytest.raises(Killed):
-            train.main(list(map(str, line)))
-    assert run(*line, "--resume") == 0
+    train_until(scored, *line)
+    assert train_here(*line, "--resume") == 0
     assert Path("model.pt").read_bytes() == undisturbed
     assert not list(Path().glob("*.snapshot"))
 
 
-def test_an_interrupted_first_training_ends_it(photos, monkeypatch, capsys):
-    plain, calls = train.evaluate, []
-
-    def evaluate(*given):
-        calls.append(given)
-        if len(calls) > 1:
-            raise KeyboardInterrupt
-        return plain(*given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "evaluate", evaluate)
-        assert run("--epochs", 3, "--unlabelled", "photos") == 0
+def test_an_interrupted_first_training_ends_it(photos, capsys):
+    with raised_after(1, KeyboardInterrupt):
+        assert train_here("--epochs", 3, "--unlabelled", "photos") == 0
     out, _ = capsys.readouterr()
     assert "unlabelled" not in out
     assert model_file.load("model.pt").facts["epoch"] == 1
@@ -200,12 +168,12 @@ def test_an_interrupted_first_training_ends_it(photos, monkeypatch, capsys):
 
 def test_refused_unlabelled_images(photos, capsys):
     Image.fromarray(np.zeros((90, 90), np.uint16)).save("photos/deep.png")
-    assert run("--epochs", 1, "--unlabelled", "photos/deep.png") == 2
+    assert train_here("--epochs", 1, "--unlabelled", "photos/deep.png") == 2
     assert "photos/deep.png: uint16 pixels" in capsys.readouterr().err
-    assert run("--epochs", 1, "--unlabelled", "missing.png") == 2
+    assert train_here("--epochs", 1, "--unlabelled", "missing.png") == 2
     assert "missing.png" in capsys.readouterr().err
     before = Path("photos/a.png").read_bytes()
     line = ["--epochs", 1, "--unlabelled", "photos/a.png", "--plot", "photos/a.png"]
-    assert run(*line) == 2
+    assert train_here(*line) == 2
     assert Path("photos/a.png").read_bytes() == before
     assert not Path("model.pt").exists()
