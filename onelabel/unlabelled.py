@@ -78,7 +78,7 @@ def teach(
             truth = np.full(pixels.shape[:2], UNLABELLED, np.uint8)
             truth[tile.core.within(tile.seen)] = classes
             truth[np.ma.getmaskarray(pixels).any(-1)] = UNLABELLED
-            told = np.count_nonzero(truth != UNLABELLED)
+            told = int(np.count_nonzero(truth != UNLABELLED))
             sure, total = sure + told, total + classes.size
             if told and min(truth.shape) >= patch:
                 rgb = light.as_in_training(np.ma.getdata(pixels), looks, its_light)
