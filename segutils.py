@@ -295,6 +295,12 @@ class Block(NamedTuple):
         rows = slice(self.top - other.top, self.bottom - other.top)
         return rows, slice(self.left - other.left, self.right - other.left)
 
+    def common(self, other: "Block") -> "Block":
+        """Give what lies in both; it is empty where they do not meet."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
+        return Block(top, left, max(bottom, top), max(right, left))
+
     def grown(self, margin: int, shape: Sequence[int]) -> "Block":
         """Add a margin on each side, cut off at the edges of an image of (H, W)."""
         return Block(

@@ -1,0 +1,135 @@
+"""Strokes of a brush: how they are kept in a file, and which pixels they label.
+
+The list of strokes is the labels' history: the later stroke covers the earlier one. The
+painter in the page draws the same pixels by the same integers.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from onelabel.files import InputError, PathLike, whole_file
+from onelabel.truth import UNLABELLED
+from segutils import Block
+
+
+FORMAT = 1  # of the file
+RUN = 256  # steps of the brush that are drawn at once
+Point = tuple[int, int]  # x and y of a pixel; it may lie outside the image
+
+
+class Stroke(NamedTuple):
+    """One stroke of the brush, in pixels of the image."""
+
+    id: str
+    label: int  # 0 or 1; `UNLABELLED` is the eraser's
+    radius: int  # the brush covers 2 * radius + 1 pixels
+    points: tuple[Point, ...]
+
+
+def read_strokes(path: PathLike) -> list[Stroke]:
+    """Read strokes from a file that `write_strokes` wrote; of no file, none.
+
+    Raises
+    ------
+    InputError
+        The file is damaged, or holds something else.
+    """
+    if not Path(path).exists():
+        return []
+    try:
+        kept = json.loads(Path(path).read_text())
+        if kept["format"] != FORMAT:
+            raise InputError(
+                f"{path}: strokes of format {kept['format']}, not {FORMAT}"
+            )
+        return [as_stroke(stroke) for stroke in kept["strokes"]]
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path}: holds no strokes (damaged? delete it to begin anew)"
+        ) from error
+
+
+def as_stroke(plain: dict) -> Stroke:
+    """Make a stroke of plain values, as they come from a file or a page."""
+    label, radius = int(plain["label"]), int(plain["radius"])
+    points = tuple((int(x), int(y)) for x, y in plain["points"])
+    if label not in (0, 1, UNLABELLED) or radius < 0 or not points:
+        raise ValueError(f"no stroke: label {label}, radius {radius}, {points[:1]}")
+    return Stroke(str(plain["id"]), label, radius, points)
+
+
+def write_strokes(path: PathLike, strokes: Iterable[Stroke]) -> None:
+    """Write strokes to a JSON file, a line each, whole or not at all."""
+    lines = ",\n".join(json.dumps(stroke._asdict()) for stroke in strokes)
+    with whole_file(path) as temporary:
+        temporary.write_text(f'{{"format": {FORMAT}, "strokes": [\n{lines}\n]}}\n')
+
+
+def draw(labels: np.ndarray, strokes: Iterable[Stroke]) -> np.ndarray:
+    """Draw strokes on (H, W) uint8 labels, which are changed; returns them.
+
+    From each point to the next, the brush stands on every pixel of a line. It covers
+    the pixels at most its radius away, rounded: ``dx**2 + dy**2 <= radius**2 + radius``.
+    """
+    whole = Block(0, 0, *labels.shape)
+    for stroke in strokes:
+        x, y = _steps(stroke.points)
+        for first in range(0, len(x), RUN):
+            run = slice(first, first + RUN)
+            box, covered = _cover(x[run], y[run], stroke.radius)
+            seen = box.common(whole)
+            labels[seen.slices][covered[seen.within(box)]] = stroke.label
+    return labels
+
+
+def _steps(points: Sequence[Point]) -> tuple[np.ndarray, np.ndarray]:
+    """Give x and y of all pixels that the brush stands on: (N,) each."""
+    lines = [_line(*pair) for pair in pairwise(points[:1] + tuple(points))]
+    x, y = zip(*lines, strict=True)
+    return np.concatenate(x), np.concatenate(y)
+
+
+def _line(first: Point, last: Point) -> tuple[np.ndarray, np.ndarray]:
+    """Give x and y of the pixels from one point to another, both included."""
+    across, down = last[0] - first[0], last[1] - first[1]
+    count = max(abs(across), abs(down), 1)
+    steps = np.arange(count + 1)
+    along_x = (2 * steps * across + count) // (2 * count)  # rounded, halves up
+    along_y = (2 * steps * down + count) // (2 * count)
+    return first[0] + along_x, first[1] + along_y
+
+
+def _cover(x: np.ndarray, y: np.ndarray, radius: int) -> tuple[Block, np.ndarray]:
+    """Say which pixels a brush covers that stands on some: a box, and (h, w) bool."""
+    left, right = int(x.min()) - radius, int(x.max()) + radius + 1
+    top, bottom = int(y.min()) - radius, int(y.max()) + radius + 1
+    height, width = bottom - top, right - left + 1  # a column more, where spans end
+    rise = np.arange(-radius, radius + 1)
+    reach = np.sqrt(radius**2 + radius - rise**2).astype(np.int64)  # of each brush row
+    # Each of the brush's rows is a span, which begins and ends somewhere: (N, rows).
+    begins = (y[:, None] + rise - top) * width + x[:, None] - reach - left
+    ends = begins + 2 * reach + 1
+    cells = height * width
+    change = np.bincount(begins.ravel(), minlength=cells)
+    change -= np.bincount(ends.ravel(), minlength=cells)
+    covered = change.reshape(height, width).cumsum(1)[:, :-1] > 0
+    return Block(top, left, bottom, right), covered
+
+
+def is_inside(stroke: Stroke, shape: Sequence[int]) -> bool:
+    """Tell whether a stroke's box reaches into an image of (H, W)."""
+    x, y = zip(*stroke.points, strict=True)
+    near, (height, width) = stroke.radius, shape
+    return (
+        max(x) + near >= 0
+        and max(y) + near >= 0
+        and min(x) - near < width
+        and min(y) - near < height
+    )

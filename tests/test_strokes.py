@@ -1,0 +1,115 @@
+"""Strokes: which pixels they label, and how they are kept."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onelabel import strokes
+from onelabel.files import InputError
+from onelabel.strokes import Stroke
+from onelabel.truth import UNLABELLED
+
+
+SHAPE = 30, 40
+POINTS = st.lists(
+    st.tuples(st.integers(-15, 55), st.integers(-15, 45)), min_size=1, max_size=5
+)
+STROKES = st.builds(
+    Stroke,
+    st.uuids().map(str),
+    st.sampled_from([0, 1, UNLABELLED]),
+    st.integers(0, 6),
+    POINTS.map(tuple),
+)
+
+
+def nothing():
+    return np.full(SHAPE, UNLABELLED, np.uint8)
+
+
+def covered_one_by_one(stroke):
+    """Cover the pixels of each place of the brush alone, as the definition says."""
+    rows, cols = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    covered = np.zeros(SHAPE, bool)
+    points = stroke.points[:1] + stroke.points
+    for (x, y), (to_x, to_y) in zip(points, points[1:], strict=False):
+        count = max(abs(to_x - x), abs(to_y - y), 1)
+        for step in range(count + 1):
+            at_x = x + (2 * step * (to_x - x) + count) // (2 * count)
+            at_y = y + (2 * step * (to_y - y) + count) // (2 * count)
+            near = (cols - at_x) ** 2 + (rows - at_y) ** 2
+            covered |= near <= stroke.radius**2 + stroke.radius
+    return covered
+
+
+@given(STROKES)
+def test_a_stroke_covers_the_brush_along_its_line(stroke):
+    labels = strokes.draw(nothing(), [stroke._replace(label=1)])
+    assert ((labels == 1) == covered_one_by_one(stroke)).all()
+    assert strokes.is_inside(stroke, SHAPE) or not (labels == 1).any()
+
+
+def test_a_long_stroke_is_drawn_in_runs(monkeypatch):
+    stroke = Stroke("a", 1, 3, ((0, 0), (39, 29), (0, 29)))
+    whole = strokes.draw(nothing(), [stroke])
+    monkeypatch.setattr(strokes, "RUN", 7)
+    assert (strokes.draw(nothing(), [stroke]) == whole).all()
+
+
+def test_the_thinnest_brush_is_one_pixel_wide():
+    labels = strokes.draw(nothing(), [Stroke("a", 1, 0, ((3, 5), (9, 5)))])
+    assert np.argwhere(labels == 1).tolist() == [[5, x] for x in range(3, 10)]
+
+
+@given(st.lists(STROKES, max_size=5))
+def test_a_later_stroke_covers_the_earlier_ones(several):
+    labels = strokes.draw(nothing(), several)
+    expected = nothing()
+    for stroke in several:
+        expected[covered_one_by_one(stroke)] = stroke.label
+    assert (labels == expected).all()
+
+
+@given(several=st.lists(STROKES, max_size=5))
+def test_strokes_are_kept(tmp_path_factory, several):
+    path = tmp_path_factory.mktemp("kept") / "labels.json"
+    strokes.write_strokes(path, several)
+    assert strokes.read_strokes(path) == several
+
+
+def test_without_a_file_there_are_no_strokes(tmp_path):
+    assert strokes.read_strokes(tmp_path / "labels.json") == []
+
+
+GOOD = {"id": "a", "label": 1, "radius": 2, "points": [[1, 2]]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "dear diary",
+        "[]",
+        '{"format": 1}',
+        json.dumps({"format": 1, "strokes": [{**GOOD, "label": 7}]}),
+        json.dumps({"format": 1, "strokes": [{**GOOD, "radius": -1}]}),
+        json.dumps({"format": 1, "strokes": [{**GOOD, "points": []}]}),
+        json.dumps({"format": 1, "strokes": [{**GOOD, "points": [[1]]}]}),
+        json.dumps({"format": 1, "strokes": ["a"]}),
+    ],
+)
+def test_a_file_of_anything_else_is_refused(tmp_path, text):
+    path = tmp_path / "labels.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"{path}: holds no strokes"):
+        strokes.read_strokes(path)
+
+
+def test_strokes_of_another_version_are_refused(tmp_path):
+    path = tmp_path / "labels.json"
+    path.write_text('{"format": 2, "strokes": []}')
+    with pytest.raises(InputError, match="format 2, not 1"):
+        strokes.read_strokes(path)
