@@ -5,7 +5,7 @@ painter in the page draws the same pixels by the same integers.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -31,31 +31,6 @@ class Stroke(NamedTuple):
     points: tuple[Point, ...]
 
 
-def read_strokes(path: PathLike) -> list[Stroke]:
-    """Read strokes from a file that `write_strokes` wrote; of no file, none.
-
-    Raises
-    ------
-    InputError
-        The file is damaged, or holds something else.
-    """
-    if not Path(path).exists():
-        return []
-    try:
-        kept = json.loads(Path(path).read_text())
-        if kept["format"] != FORMAT:
-            raise InputError(
-                f"{path}: strokes of format {kept['format']}, not {FORMAT}"
-            )
-        return [as_stroke(stroke) for stroke in kept["strokes"]]
-    except InputError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{path}: holds no strokes (damaged? delete it to begin anew)"
-        ) from error
-
-
 def as_stroke(plain: dict) -> Stroke:
     """Make a stroke of plain values, as they come from a file or a page."""
     label, radius = int(plain["label"]), int(plain["radius"])
@@ -65,18 +40,64 @@ def as_stroke(plain: dict) -> Stroke:
     return Stroke(str(plain["id"]), label, radius, points)
 
 
-def write_strokes(path: PathLike, strokes: Iterable[Stroke]) -> None:
-    """Write strokes to a JSON file, a line each, whole or not at all."""
-    lines = ",\n".join(json.dumps(stroke._asdict()) for stroke in strokes)
+class Labels(NamedTuple):
+    """What is known of an image: strokes, over an older truth if there is one."""
+
+    strokes: list[Stroke]
+    start: str | None = None  # the file of that truth
+
+
+def read_labels(path: PathLike) -> dict[str, Labels]:
+    """Read the labels of a folder's images from a file; if there is none, of none.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, written by `write_labels`.
+
+    Returns
+    -------
+    dict of str to Labels
+        What is known of each image, by the name of its file.
+
+    Raises
+    ------
+    InputError
+        The file is damaged, or holds something else.
+    """
+    if not Path(path).exists():
+        return {}
+    try:
+        kept = json.loads(Path(path).read_text())
+        if kept["format"] != FORMAT:
+            raise InputError(f"{path}: labels of format {kept['format']}, not {FORMAT}")
+        return {
+            str(name): Labels(list(map(as_stroke, plain["strokes"])), plain["start"])
+            for name, plain in kept["images"].items()
+        }
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{path}: holds no labels (damaged? move it away to begin anew)"
+        ) from error
+
+
+def write_labels(path: PathLike, labels: Mapping[str, Labels]) -> None:
+    """Write the labels of a folder's images to a JSON file, whole or not at all."""
+    images = {
+        name: {"start": start, "strokes": [stroke._asdict() for stroke in strokes]}
+        for name, (strokes, start) in labels.items()
+    }
     with whole_file(path) as temporary:
-        temporary.write_text(f'{{"format": {FORMAT}, "strokes": [\n{lines}\n]}}\n')
+        temporary.write_text(json.dumps({"format": FORMAT, "images": images}))
 
 
 def draw(labels: np.ndarray, strokes: Iterable[Stroke]) -> np.ndarray:
     """Draw strokes on (H, W) uint8 labels, which are changed; returns them.
 
-    From each point to the next, the brush stands on every pixel of a line. It covers
-    the pixels at most its radius away, rounded: ``dx**2 + dy**2 <= radius**2 + radius``.
+    From each point to the next, the brush stands on every pixel of a line, and covers
+    those at most its radius away, rounded: ``dx**2 + dy**2 <= radius**2 + radius``.
     """
     whole = Block(0, 0, *labels.shape)
     for stroke in strokes:

@@ -1,6 +1,7 @@
 """Strokes: which pixels they label, and how they are kept."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from onelabel import strokes
 from onelabel.files import InputError
-from onelabel.strokes import Stroke
+from onelabel.strokes import Labels, Stroke
 from onelabel.truth import UNLABELLED
 
 
@@ -35,7 +36,7 @@ def covered_one_by_one(stroke):
     rows, cols = np.mgrid[: SHAPE[0], : SHAPE[1]]
     covered = np.zeros(SHAPE, bool)
     points = stroke.points[:1] + stroke.points
-    for (x, y), (to_x, to_y) in zip(points, points[1:], strict=False):
+    for (x, y), (to_x, to_y) in pairwise(points):
         count = max(abs(to_x - x), abs(to_y - y), 1)
         for step in range(count + 1):
             at_x = x + (2 * step * (to_x - x) + count) // (2 * count)
@@ -73,15 +74,21 @@ def test_a_later_stroke_covers_the_earlier_ones(several):
     assert (labels == expected).all()
 
 
-@given(several=st.lists(STROKES, max_size=5))
-def test_strokes_are_kept(tmp_path_factory, several):
+@given(several=st.lists(STROKES, max_size=5), start=st.none() | st.just("old.png"))
+def test_labels_are_kept(tmp_path_factory, several, start):
     path = tmp_path_factory.mktemp("kept") / "labels.json"
-    strokes.write_strokes(path, several)
-    assert strokes.read_strokes(path) == several
+    labels = {"a.png": Labels(several, start), "b.jpg": Labels([])}
+    strokes.write_labels(path, labels)
+    assert strokes.read_labels(path) == labels
 
 
-def test_without_a_file_there_are_no_strokes(tmp_path):
-    assert strokes.read_strokes(tmp_path / "labels.json") == []
+def test_without_a_file_there_are_no_labels(tmp_path):
+    assert strokes.read_labels(tmp_path / "labels.json") == {}
+
+
+def kept(*several, **more):
+    images = {"a.png": {"start": None, "strokes": several}}
+    return json.dumps({"format": 1, "images": images, **more})
 
 
 GOOD = {"id": "a", "label": 1, "radius": 2, "points": [[1, 2]]}
@@ -94,22 +101,23 @@ GOOD = {"id": "a", "label": 1, "radius": 2, "points": [[1, 2]]}
         "dear diary",
         "[]",
         '{"format": 1}',
-        json.dumps({"format": 1, "strokes": [{**GOOD, "label": 7}]}),
-        json.dumps({"format": 1, "strokes": [{**GOOD, "radius": -1}]}),
-        json.dumps({"format": 1, "strokes": [{**GOOD, "points": []}]}),
-        json.dumps({"format": 1, "strokes": [{**GOOD, "points": [[1]]}]}),
-        json.dumps({"format": 1, "strokes": ["a"]}),
+        kept(images=[1]),
+        kept({**GOOD, "label": 7}),
+        kept({**GOOD, "radius": -1}),
+        kept({**GOOD, "points": []}),
+        kept({**GOOD, "points": [[1]]}),
+        kept("a"),
     ],
 )
 def test_a_file_of_anything_else_is_refused(tmp_path, text):
     path = tmp_path / "labels.json"
     path.write_text(text)
-    with pytest.raises(InputError, match=f"{path}: holds no strokes"):
-        strokes.read_strokes(path)
+    with pytest.raises(InputError, match=f"{path}: holds no labels"):
+        strokes.read_labels(path)
 
 
-def test_strokes_of_another_version_are_refused(tmp_path):
+def test_labels_of_another_version_are_refused(tmp_path):
     path = tmp_path / "labels.json"
-    path.write_text('{"format": 2, "strokes": []}')
+    path.write_text(kept(format=2))
     with pytest.raises(InputError, match="format 2, not 1"):
-        strokes.read_strokes(path)
+        strokes.read_labels(path)
