@@ -1,74 +1,21 @@
-"""The notebooks in a real browser: JupyterLab in a headless Chromium.
+"""The notebooks in a real browser."""
 
-Needs Debian's package chromium. A copy of the project is used, so nothing here
-changes; a new test takes `page` and `server` and begins with `open_and_run`.
-"""
-
-import http.client
-import json
-import os
 import re
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-from contextlib import closing, suppress
 
+import browser as lab
 import pytest
+from browser import finish, open_and_run, open_and_start
 from conftest import ROOT
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 
-CHROMIUM = shutil.which("chromium")
-PATIENCE = 120  # seconds for any one step: the slowest imports torch on a cold disk
+pytestmark = lab.NEEDS_BROWSER
+# The fixtures.
+browser, checkout, page, server = lab.browser, lab.checkout, lab.page, lab.server
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("CI"),
-    reason="needs a browser: apt-get install chromium",
-)
-
-# JupyterLab's own helper for tests switches off passwords, hence this machine only.
-CONFIG = """\
-from jupyterlab.galata import configure_jupyter_server
-
-configure_jupyter_server(c)
-c.ServerApp.ip = "127.0.0.1"
-c.ServerApp.port = {port}
-c.ServerApp.root_dir = {root!r}
-c.ServerApp.allow_root = True  # containers run as root
-c.LabApp.app_settings_dir = {settings!r}
-"""
-SETTINGS = {
-    "@jupyterlab/notebook-extension:tracker": {
-        "windowingMode": "none",  # draw the cells out of view too
-        "autoStartDefaultKernel": True,  # ask nobody which kernel
-    },
-    "@jupyterlab/apputils-extension:notification": {
-        "checkForUpdates": False,
-        "fetchNews": "false",  # else a question covers a corner of the page
-    },
-}
-QUIET = (  # no sandbox: it cannot be had as root; the rest looks nothing up
-    "--no-sandbox --disable-gpu --disable-background-networking "
-    "--disable-component-update --disable-sync --no-first-run"
-).split()
-
-# JavaScript; `jupyterapp` is there because the helper above asks for it.
-READY = """path => {
-    const panel = window.jupyterapp?.shell.currentWidget;
-    const kernel = panel?.sessionContext?.session?.kernel;
-    return panel?.context?.path === path && kernel?.status === "idle";
-}"""
-RUN_ALL = """async () => {
-    const { commands } = window.jupyterapp;
-    await commands.execute("notebook:clear-all-cell-outputs");  // those in the file
-    const run = commands.execute("notebook:run-all-cells");
-    run.finally(() => { window.finished = true; });
-}"""
-READ = "() => window.jupyterapp.shell.currentWidget.model.toJSON()"
+# JavaScript.
 CHANGED = """before => {
     const pictures = document.querySelectorAll("img.widget-image");
     return before.every((source, i) => pictures[i].src !== source);
@@ -76,105 +23,11 @@ CHANGED = """before => {
 WIDTH = "async picture => { await picture.decode(); return picture.naturalWidth; }"
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(process, port, log):
-    """Wait until the server answers; if it does not, fail with what it said."""
-    end = time.monotonic() + PATIENCE
-    while process.poll() is None and time.monotonic() < end:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        with suppress(OSError), closing(connection):  # refused: not yet
-            connection.request("GET", "/api")
-            connection.getresponse()
-            return
-        time.sleep(0.2)
-    pytest.fail(f"JupyterLab did not start:\n{log.read_text()}")
-
-
-def stop(process):
-    """Let the server end its kernels and itself, then kill what may be left."""
-    process.terminate()
-    try:
-        process.wait(30)
-    finally:
-        with suppress(ProcessLookupError):  # nothing is left
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """Start JupyterLab in a copy of the project; gives its address."""
-    home, port = tmp_path_factory.mktemp("jupyter"), free_port()
-    root, config, log = home / "project", home / "config.py", home / "log"
-    made = shutil.ignore_patterns(".*", "__pycache__", "*.pt", "masks")  # by runs
-    shutil.copytree(ROOT, root, ignore=made)
-    config.write_text(CONFIG.format(port=port, root=str(root), settings=str(home)))
-    (home / "overrides.json").write_text(json.dumps(SETTINGS))
-    quick = [sys.executable, "train.py", "--epochs", "2"]  # a model for predict.ipynb
-    subprocess.run(quick, cwd=root, check=True, capture_output=True)
-    # Neither read the settings of whoever runs the test, nor leave files about.
-    places = ["TMPDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"]
-    with log.open("w") as written:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", f"--config={config}"],
-            env=os.environ | dict.fromkeys(places, str(home)),
-            stdout=written,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # a group of its own, to kill as one
-        )
-    try:
-        wait_for(process, port, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        stop(process)
-
-
-@pytest.fixture(scope="module")  # not session: its event loop would disturb nbclient's
-def browser():
-    with sync_playwright() as playwright:
-        launch = playwright.chromium.launch
-        with launch(executable_path=CHROMIUM, args=QUIET) as browser:
-            yield browser
-
-
-@pytest.fixture
-def page(browser):
-    """Open an empty page; at the end its kernels go, so that each test has its own."""
-    page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.set_default_timeout(PATIENCE * 1000)
-    yield page
-    page.evaluate("() => window.jupyterapp?.serviceManager.sessions.shutdownAll()")
-    page.close()
-
-
-def open_and_start(page, server, name):
-    """Open a notebook and begin to run all of its cells."""
-    path = f"notebooks/{name}.ipynb"
-    page.goto(f"{server}/lab/tree/{path}?reset")  # not what was open before
-    page.wait_for_function(READY, arg=path)
-    page.evaluate(RUN_ALL)
-
-
-def finish(page):
-    """Wait until all cells have run, see that none failed, and give the cells."""
-    page.wait_for_function("() => window.finished")
-    cells = page.evaluate(READ)["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
-    outputs = [output for cell in code for output in cell["outputs"]]
-    red = {"error", "stderr"}  # what JupyterLab shows on red ground
-    assert not [o for o in outputs if {o["output_type"], o.get("name")} & red]
-    assert not [cell["id"] for cell in code if not cell["execution_count"]]
-    return cells
-
-
-def open_and_run(page, server, name):
-    """Run all cells of a notebook, see that none failed, and give its cells."""
-    open_and_start(page, server, name)
-    return finish(page)
+@pytest.fixture(scope="module", autouse=True)
+def trained(checkout):
+    """Have a model for predict.ipynb."""
+    quick = [sys.executable, "train.py", "--epochs", "2"]
+    subprocess.run(quick, cwd=checkout, check=True, capture_output=True)
 
 
 def moved(page, description, key="ArrowRight"):
