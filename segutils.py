@@ -301,6 +301,11 @@ class Block(NamedTuple):
         bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
         return Block(top, left, max(bottom, top), max(right, left))
 
+    def meets(self, other: "Block") -> bool:
+        """Tell whether the two have pixels in common."""
+        common = self.common(other)
+        return common.top < common.bottom and common.left < common.right
+
     def grown(self, margin: int, shape: Sequence[int]) -> "Block":
         """Add a margin on each side, cut off at the edges of an image of (H, W)."""
         return Block(
@@ -403,7 +408,7 @@ class Predictor:
         """
         # One tile for each thread is faster than all threads on one tile.
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        with _single_threads(threads) as pool:
+        with single_threads(threads) as pool:
             waiting: deque = deque()  # a few tiles ahead; never all of them
             for tile, pixels in pieces:
                 waiting.append((tile, pool.submit(self._core_logit, tile, pixels)))
@@ -494,7 +499,7 @@ def made_even(tile: Tile, pixels: np.ndarray) -> np.ndarray:
 _starting = threading.Lock()  # of threads that compute with one thread
 
 
-def _single_threads(count: int) -> ThreadPoolExecutor:
+def single_threads(count: int) -> ThreadPoolExecutor:
     """Start threads in each of which PyTorch computes with one thread.
 
     PyTorch keeps a thread count for each thread, and a default for new threads. The

@@ -111,9 +111,11 @@ class Trainer:
         seed: int,
         peak_rate: float = LEARNING_RATE,
         taught: Sequence[Scene] = (),
+        pixels: int = segutils.MAX_PIXELS,
     ) -> None:
         self.model, self.average = model, copy.deepcopy(model)
         self.scenes, self.size, self.steps = scenes, size, steps
+        self.batch = pixels // size**2  # patches in a forward pass
         self.device = model.conv1.weight.device
         learned = [*scenes, *taught]  # `taught`: labelled by another network
         seen = sampling.sheet([image_versions(scene.rgb) for scene in learned], rows=1)
@@ -130,17 +132,16 @@ class Trainer:
         )
         self.history: list[Epoch] = []
 
-    def epoch(self) -> Epoch:
-        """Take the steps of an epoch, and score the average."""
+    def take(self, steps: int) -> float:
+        """Take so many steps; give their mean loss."""
         self.model.train()
-        total = 0.0
-        batch = segutils.MAX_PIXELS // self.size**2  # patches in a forward pass
-        generator, first = self.generator, len(self.history) * self.steps
-        origins = sampling.draw_origins(self.weights, self.steps * batch, generator)
+        total, generator = 0.0, self.generator
+        origins = sampling.draw_origins(self.weights, steps * self.batch, generator)
         which = draw_versions(len(origins), generator)
         symmetries = torch.randint(8, (len(origins),), generator=generator)
-        drawn = (d.to(self.device).split(batch) for d in (which, origins, symmetries))
-        for step, (version, origin, symmetry) in enumerate(zip(*drawn, strict=True)):
+        draws = which, origins, symmetries
+        drawn = (draw.to(self.device).split(self.batch) for draw in draws)
+        for version, origin, symmetry in zip(*drawn, strict=True):
             patches, answer = sampling.cut_patches(
                 self.versions, self.classes, version, origin, self.size, symmetry
             )
@@ -150,10 +151,14 @@ class Trainer:
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()
+            move_average(self.average, self.model, self.schedule.last_epoch)
             self.schedule.step()
-            move_average(self.average, self.model, first + step)
             total += loss.item()
-        figures = total / self.steps, *evaluate(self.average, self.scenes)
+        return total / steps
+
+    def epoch(self) -> Epoch:
+        """Take the steps of an epoch, and score the average."""
+        figures = self.take(self.steps), *evaluate(self.average, self.scenes)
         self.history.append(Epoch(len(self.history) + 1, *figures))
         return self.history[-1]
 
@@ -356,9 +361,8 @@ def learn_twice(
     if len(trainer.history) * trainer.steps < trainer.schedule.total_steps:
         return model, trainer  # it was interrupted, and is to end
     before = trainer.history[-1].scores["IoU"]
-    looks = describe(model, scenes)
     taught = processes.from_first(
-        partial(unlabelled.teach, model, looks, samples, trainer.size)
+        partial(unlabelled.teach, model, describe(model, scenes), samples, trainer.size)
     )
     levels = [level for its_light in taught.lights for level in its_light.level]
     print(

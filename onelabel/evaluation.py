@@ -10,7 +10,8 @@ import segutils
 from onelabel import light, scores
 from onelabel.changes import CHANGES, Change
 from onelabel.image import InMemory
-from onelabel.sampling import GUARD, Scene
+from onelabel.sampling import GUARD, Scene, is_sparse
+from onelabel.truth import UNLABELLED
 from segutils import FCNN, Block
 
 
@@ -118,6 +119,12 @@ def describe_scores(
     }
     title = "held-out block" if len(scenes) == 1 else f"{len(scenes)} held-out blocks"
     table = scores.score_table(title, rows)
+    if any(is_sparse(scene.truth) for scene in scenes):
+        count = np.count_nonzero(held_out_truth(scenes) != UNLABELLED)
+        return (
+            f"{table}\nonly strokes are labelled: the scores are of {count:,} painted "
+            "pixels, and tell little of a whole mask"
+        )
     if not 0 < row["IoU"] < 1:
         return table
     middle, low, high = expected_iou(row["IoU"])

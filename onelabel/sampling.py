@@ -24,22 +24,21 @@ from segutils import RECEPTIVE_RADIUS, Block
 
 GUARD = RECEPTIVE_RADIUS + 1  # pixels around the held-out block; even, as tiles start
 SMALLEST_PATCH = 8  # pixels a side
+SPARSE = 0.1  # an image of which less is labelled is labelled by strokes
 
 
-def hold_out(truth: np.ndarray, share: float = 0.2, places: int = 5) -> Block:
+def hold_out(truth: np.ndarray) -> Block:
     """Choose the block of the image that is kept from training, for validation.
 
     Of a grid of places it takes the one whose share of class 1 is nearest to the whole
-    image's, among those with both classes inside and outside.
+    image's, among those with both classes inside and outside. Where only strokes are
+    labelled, it takes a block whose border crosses none, if there is one: what is held
+    out are whole strokes, and no neighbour of theirs trains.
 
     Parameters
     ----------
     truth : ndarray, (H, W) uint8
         The classes.
-    share : float
-        The block's share of the image's area.
-    places : int
-        How many places are tried along each side.
 
     Returns
     -------
@@ -51,6 +50,31 @@ def hold_out(truth: np.ndarray, share: float = 0.2, places: int = 5) -> Block:
     InputError
         No block has both classes inside and outside, and room for patches beside it.
     """
+    if is_sparse(truth):
+        for share in (0.2, 0.15, 0.3, 0.1):
+            best = _best_block(truth, share, places=15, cuts_strokes=False)
+            if best:
+                return best
+    best = _best_block(truth, share=0.2, places=5, cuts_strokes=True)
+    if best is None:
+        least = min((truth == k).sum() for k in (0, 1))
+        raise InputError(
+            f"the smaller class ({least} pixels) lies in one place: no block can "
+            "be held out with both classes inside and outside (label more of it, "
+            "elsewhere)"
+        )
+    return best
+
+
+def is_sparse(truth: np.ndarray) -> bool:
+    """Tell whether so little is labelled that it will be strokes."""
+    return bool(np.count_nonzero(truth != UNLABELLED) < SPARSE * truth.size)
+
+
+def _best_block(
+    truth: np.ndarray, share: float, places: int, cuts_strokes: bool
+) -> Block | None:
+    """Choose a block of a share of the image, of so many places along each side."""
     shape = np.array(truth.shape)
     size = (shape * math.sqrt(share)).astype(int) // 2 * 2
     classes = (truth == 1, truth == 0)
@@ -65,17 +89,12 @@ def hold_out(truth: np.ndarray, share: float = 0.2, places: int = 5) -> Block:
         inside = [where[block.slices].sum() for where in classes]
         seen = [where[guarded.slices].sum() for where in classes]
         usable = min(inside) > 0 and np.less(seen, totals).all()
-        if not usable or max(beside) < SMALLEST_PATCH:
+        is_whole = cuts_strokes or inside == seen
+        if not (usable and is_whole) or max(beside) < SMALLEST_PATCH:
             continue
         difference = abs(inside[0] / sum(inside) - overall)
         if difference < least:
             best, least = block, difference
-    if best is None:
-        raise InputError(
-            f"the smaller class ({min(totals)} pixels) lies in one place: no block can "
-            "be held out with both classes inside and outside (label more of it, "
-            "elsewhere)"
-        )
     return best
 
 

@@ -112,7 +112,7 @@ def draw(labels: np.ndarray, strokes: Iterable[Stroke]) -> np.ndarray:
 
 def _steps(points: Sequence[Point]) -> tuple[np.ndarray, np.ndarray]:
     """Give x and y of all pixels that the brush stands on: (N,) each."""
-    lines = [_line(*pair) for pair in pairwise(points[:1] + tuple(points))]
+    lines = [_line(*pair) for pair in pairwise([points[0], *points])]
     x, y = zip(*lines, strict=True)
     return np.concatenate(x), np.concatenate(y)
 
@@ -144,13 +144,13 @@ def _cover(x: np.ndarray, y: np.ndarray, radius: int) -> tuple[Block, np.ndarray
     return Block(top, left, bottom, right), covered
 
 
+def box(stroke: Stroke) -> Block:
+    """Give the box around all that a stroke covers; it may reach outside the image."""
+    x, y = zip(*stroke.points, strict=True)
+    near = stroke.radius
+    return Block(min(y) - near, min(x) - near, max(y) + near + 1, max(x) + near + 1)
+
+
 def is_inside(stroke: Stroke, shape: Sequence[int]) -> bool:
     """Tell whether a stroke's box reaches into an image of (H, W)."""
-    x, y = zip(*stroke.points, strict=True)
-    near, (height, width) = stroke.radius, shape
-    return (
-        max(x) + near >= 0
-        and max(y) + near >= 0
-        and min(x) - near < width
-        and min(y) - near < height
-    )
+    return box(stroke).meets(Block(0, 0, *shape))

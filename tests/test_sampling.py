@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import segutils
-from onelabel import sampling
+from onelabel import sampling, strokes
 from onelabel.files import InputError
+from onelabel.strokes import Stroke
 from onelabel.truth import UNLABELLED
 from segutils import Block
 
@@ -55,6 +56,36 @@ def test_a_class_in_one_place_is_told():
     truth[90:94, 90:94] = 1
     with pytest.raises(InputError, match=r"\(16 pixels\) lies in one place"):
         sampling.hold_out(truth)
+
+
+def painted(seed):
+    """Strokes of both classes, anywhere: (300, 400) uint8."""
+    draws = np.random.default_rng(seed)
+    truth = np.full((300, 400), UNLABELLED, np.uint8)
+    for number in range(24):
+        x, y = draws.integers(0, (400, 300))
+        end = (int(x + draws.integers(-20, 20)), int(y + draws.integers(-20, 20)))
+        stroke = Stroke(str(number), number % 2, 2, ((int(x), int(y)), end))
+        strokes.draw(truth, [stroke])
+    return truth
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_whole_strokes_are_held_out(seed):
+    truth = painted(seed)
+    block = sampling.hold_out(truth)
+    guarded = block.grown(sampling.GUARD, truth.shape)
+    for label in (0, 1):
+        inside = np.count_nonzero(truth[block.slices] == label)
+        assert 0 < inside == np.count_nonzero(truth[guarded.slices] == label)
+        assert inside < np.count_nonzero(truth == label)
+
+
+def test_strokes_that_no_block_leaves_whole_are_cut():
+    truth = np.full((300, 400), UNLABELLED, np.uint8)
+    truth[::30], truth[15::30] = 0, 1  # from edge to edge
+    block = sampling.hold_out(truth)
+    assert {0, 1} <= set(np.unique(truth[block.slices]))
 
 
 def test_unlabelled_pixels_do_not_count_as_a_class():

@@ -295,7 +295,7 @@ def test_predictions_leave_the_number_of_threads_as_it_was(model):
         list(other)
         with ThreadPoolExecutor(1) as later:
             assert later.submit(torch.get_num_threads).result() == 3
-        with segutils._single_threads(3) as pool:
+        with segutils.single_threads(3) as pool:
             counts = [pool.submit(torch.get_num_threads) for _ in range(9)]
             assert {count.result() for count in counts} == {1}
         assert torch.get_num_threads() == 3

@@ -1,0 +1,153 @@
+"""A training from strokes, which goes on in the background while more are painted.
+
+It is a chain of short trainings, each twice as long as the one before: the rate of each
+falls to almost nothing at its end, where its average gives a mask (warm restarts:
+Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983). New labels begin a new
+chain, from the network as it is.
+"""
+
+import copy
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from onelabel.files import one_line
+from onelabel.image import Image, grid, spread
+from onelabel.sampling import Scene
+from onelabel.truth import UNLABELLED
+from segutils import FCNN, Block, single_threads
+
+
+FIRST, LONGEST = 100, 1600  # steps of a chain's first training, and of its longest
+RUN = 25  # steps between two looks for new labels
+PATCH = 16  # pixels a side: of a larger patch, strokes label a smaller share
+PIXELS = 2**14  # in a forward pass: many small steps learn more in a second
+CELL, MARGIN = 128, 16  # pixels: the parts of an image that are read, and around them
+MOST = 96  # parts of an image, where an old truth labels all of it
+NOWHERE = Block(0, 0, 0, 0)  # nothing is held out
+
+Pixels = dict[Block, np.ndarray]  # parts of an image, (h, w, 3) uint8
+
+
+def labelled_parts(
+    image: Image, labels: np.ndarray, drawn: Sequence[Block], known: Pixels
+) -> list[Scene]:
+    """Read the parts of an image that are labelled, to train on.
+
+    Parameters
+    ----------
+    image : Image
+        The image.
+    labels : ndarray, (H, W) uint8
+        0, 1 or `UNLABELLED`.
+    drawn : sequence of Block
+        Where strokes lie. All parts there are taken, and some of the others.
+    known : dict of Block to ndarray
+        The parts that were read before; those that are new are added.
+
+    Returns
+    -------
+    list of Scene
+        The parts with their labels.
+    """
+    cells = grid(image.shape, CELL, CELL)
+    labelled = [cell for cell in cells if (labels[cell.slices] != UNLABELLED).any()]
+    corrected = [cell for cell in labelled if any(map(cell.meets, drawn))]
+    others = [cell for cell in labelled if cell not in corrected]
+    room = max(MOST - len(corrected), 0)
+    scenes = []
+    for cell in corrected + spread(others, room):
+        part = cell.grown(MARGIN, image.shape)
+        if part not in known:
+            known[part] = image.read(part)
+        truth = labels[part.slices].copy()
+        truth[np.ma.getmaskarray(known[part]).any(-1)] = UNLABELLED
+        scenes.append(Scene(np.ma.getdata(known[part]), truth, NOWHERE, PATCH))
+    return scenes
+
+
+def has_both_classes(scenes: Sequence[Scene]) -> bool:
+    """Tell whether there is anything to tell apart."""
+    return all(any((scene.truth == k).any() for scene in scenes) for k in (0, 1))
+
+
+class Lesson:
+    """Trains a network from labels that grow, in a thread of its own.
+
+    Parameters
+    ----------
+    new_model, trainer : callable
+        ``train.new_model`` and ``train.Trainer``.
+    on_network : callable
+        Called in the thread with each better network, the steps so far, and what
+        `teach` was told beside the scenes.
+    on_problem : callable
+        Called with one line where the training failed.
+    """
+
+    def __init__(
+        self,
+        new_model: Callable[..., FCNN],
+        trainer: Callable[..., Any],
+        on_network: Callable[[FCNN, int, Any], None],
+        on_problem: Callable[[str], None],
+    ) -> None:
+        self.new_model, self.trainer = new_model, trainer
+        self.on_network, self.on_problem = on_network, on_problem
+        self.model: FCNN | None = None
+        self.steps = 0  # of all trainings so far
+        self.waiting: tuple[Sequence[Scene], Any] | None = None
+        self.is_at_work = False
+        self.lock = threading.Lock()
+        # Steps as small as these are faster in one thread; others may paint and draw.
+        self.thread = single_threads(1)
+
+    def teach(self, scenes: Sequence[Scene], told: Any = None) -> None:
+        """Begin a new chain of trainings, as soon as the run at work is done."""
+        with self.lock:
+            self.waiting = scenes, told
+            if not self.is_at_work:
+                self.is_at_work = True
+                self.thread.submit(self._work)
+
+    def _work(self) -> None:
+        """Learn until no labels are waiting."""
+        while True:
+            with self.lock:
+                if self.waiting is None:
+                    self.is_at_work = False
+                    return
+                (scenes, told), self.waiting = self.waiting, None
+            try:
+                self.learn(scenes, told)
+            except Exception as error:  # whatever it is, the page must show it
+                self.on_problem(one_line(error))
+
+    def learn(self, scenes: Sequence[Scene], told: Any = None) -> None:
+        """Go through a chain of trainings, or break it off for new labels."""
+        if self.model is None:
+            self.model = self.new_model(scenes, 0, torch.device("cpu"))
+        length = FIRST
+        while length <= LONGEST and self.practise(scenes, length):
+            # A copy: the next training changes the network itself.
+            self.on_network(copy.deepcopy(self.model).eval(), self.steps, told)
+            length *= 2
+
+    def practise(self, scenes: Sequence[Scene], length: int) -> bool:
+        """Train once; tell whether it came to its end. The shortest always does."""
+        trainer = self.trainer(
+            self.model, scenes, PATCH, 1, length, seed=self.steps, pixels=PIXELS
+        )
+        for _ in range(length // RUN):
+            if length > FIRST and self._is_broken_off():
+                break
+            trainer.take(RUN)
+            self.steps += RUN
+        self.model = trainer.average
+        return not self._is_broken_off() or length == FIRST
+
+    def _is_broken_off(self) -> bool:
+        return self.waiting is not None or not threading.main_thread().is_alive()

@@ -1,0 +1,189 @@
+"""An image that is being labelled: its strokes, and what the network says of it."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from onelabel import depth
+from onelabel.files import PathLike
+from onelabel.image import InMemory, grid, hold, spread, strips
+from onelabel.lesson import NOWHERE, PATCH, Pixels, labelled_parts
+from onelabel.reading import open_image
+from onelabel.sampling import Scene
+from onelabel.strokes import Labels, Stroke, box, draw
+from onelabel.truth import UNLABELLED, Colour, read_truth_of
+from segutils import HALO, Block, Predictor, sigmoid
+
+
+OVERVIEW = 2_000_000  # pixels of the picture that views of a whole large image show
+PART = 488  # pixels a side, of the parts that are segmented one by one: two tiles
+COARSE = 32  # pixels a side, of the places that are compared for where to paint next
+FEW = 8  # parts that describe a large image
+YELLOW = (240, 228, 66)  # where the network is unsure
+# How near each probability, times 255, is to a draw: 0 to 255.
+DOUBTS = (255 - abs(2 * np.arange(256) - 255)).astype(np.uint8)
+
+
+class Photo:
+    """An image to label.
+
+    Parameters
+    ----------
+    path : str or Path
+        Its file.
+    scale : depth.Scale, optional
+        How values of more than 8 bits become grey levels; the image's own unless given.
+    labels : Labels
+        What was kept of it before.
+
+    Raises
+    ------
+    InputError
+        The image or the truth that it started from cannot be read, or do not match.
+    """
+
+    def __init__(
+        self, path: PathLike, scale: depth.Scale | None, labels: Labels
+    ) -> None:
+        self.path = Path(path)
+        image = open_image(path)
+        if not image.in_any_order:  # any part may be looked at, in any order
+            image = hold(image)
+            image.path = path
+        kind = depth.kind_of(image.dtype)
+        image.use_scale(scale or depth.fit_scale(kind, image.raw_sample()))
+        self.image, self.shape = image, image.shape
+        self.lock = threading.Lock()  # the page paints while the network learns
+        self.parts: Pixels = {}
+        self.probability = np.zeros(image.shape, np.uint8)  # of class 1, times 255
+        self.step = max(1, round((image.shape[0] * image.shape[1] / OVERVIEW) ** 0.5))
+        self.overview = self._shrunk()
+        self.strokes: list[Stroke] = []
+        self.start_from(labels.start)
+        self.set_strokes(labels.strokes)
+
+    def _shrunk(self) -> np.ndarray:
+        """Read every few rows and columns of the image."""
+        rows = []
+        for strip in strips(self.shape):
+            first = -strip.top % self.step
+            pixels = np.ma.getdata(self.image.read(strip))
+            rows.append(pixels[first :: self.step, :: self.step])
+        return np.concatenate(rows)
+
+    # -------------------------------------------------------------- labels
+
+    def start_from(self, path: PathLike | None) -> None:
+        """Take an older ground truth or mask as what the strokes correct."""
+        self.start = read_truth_of(self.image, path)[0] if path else None
+        self.start_path = str(path) if path else None
+        with self.lock:
+            self.labels = draw(self._unpainted(), self.strokes)
+
+    def set_strokes(self, strokes: Sequence[Stroke]) -> None:
+        """Draw the strokes; where some were only added, those alone."""
+        with self.lock:
+            before = len(self.strokes)
+            if list(strokes[:before]) == self.strokes:
+                draw(self.labels, strokes[before:])
+            else:
+                self.labels = draw(self._unpainted(), strokes)
+            self.strokes = list(strokes)
+
+    def _unpainted(self) -> np.ndarray:
+        if self.start is None:
+            return np.full(self.shape, UNLABELLED, np.uint8)
+        return self.start.copy()
+
+    def scenes(self) -> list[Scene]:
+        """Give the parts that are labelled, to train on."""
+        with self.lock:
+            boxes = [box(stroke) for stroke in self.strokes]
+            return labelled_parts(self.image, self.labels, boxes, self.parts)
+
+    def described(self) -> list[Scene]:
+        """Give what describes the image: all of it, or of a large one some parts."""
+        if isinstance(self.image, InMemory):
+            return [Scene(self.image.whole(), self.labels, NOWHERE, PATCH)]
+        return spread(self.scenes(), FEW)
+
+    def shares(self) -> list[float]:
+        """Say how much of the image each class labels."""
+        with self.lock:
+            return [
+                np.count_nonzero(self.labels == k) / self.labels.size for k in (0, 1)
+            ]
+
+    # -------------------------------------------------------------- the network's say
+
+    def parts_from(self, view: Block) -> list[Block]:
+        """List the parts to segment, those nearest to a view first."""
+        row, col = (view.top + view.bottom) / 2, (view.left + view.right) / 2
+
+        def distance(part: Block) -> float:
+            away = (
+                (part.top + part.bottom) / 2 - row,
+                (part.left + part.right) / 2 - col,
+            )
+            return max(map(abs, away))
+
+        return sorted(grid(self.shape, PART, PART), key=distance)
+
+    def segment(self, predictor: Predictor, part: Block) -> None:
+        """Segment a part, and keep the probabilities."""
+        around = part.grown(HALO, self.shape)
+        logit = predictor.logits(np.ma.getdata(self.image.read(around)))
+        probability = sigmoid(logit[part.within(around)])
+        self.probability[part.slices] = (255 * probability).round()
+
+    def unsure_places(self, most: int = 20) -> list[Block]:
+        """List places where nothing is painted, the most doubtful first."""
+        doubt = coarse(DOUBTS[self.probability])
+        doubt[coarse(self.labels != UNLABELLED) > 0] = 0
+        order = np.argsort(-doubt, axis=None, kind="stable")[:most]
+        corners = COARSE * np.stack(np.unravel_index(order, doubt.shape), 1)
+        return [
+            Block(top, left, top + COARSE, left + COARSE)
+            for top, left in corners.tolist()
+        ]
+
+    # -------------------------------------------------------------- layers of the page
+
+    def picture(self, block: Block, step: int) -> np.ndarray:
+        """Give every `step`-th pixel of a block: (h, w, 3) uint8."""
+        if step < self.step:
+            return np.ma.getdata(self.image.read(block))[::step, ::step]
+        rows = np.arange(block.top, block.bottom, step) // self.step
+        cols = np.arange(block.left, block.right, step) // self.step
+        last_row, last_col = np.subtract(self.overview.shape[:2], 1)
+        return self.overview[np.ix_(rows.clip(0, last_row), cols.clip(0, last_col))]
+
+    def start_layer(self, block: Block, step: int) -> np.ndarray:
+        """Give the labels of a block before any stroke: (h, w) uint8."""
+        assert self.start is not None
+        return self.start[block.slices][::step, ::step]
+
+    def mask_layer(self, colour: Colour, block: Block, step: int) -> np.ndarray:
+        """Give the mask of a block, class 1 coloured: (h, w, 4) uint8."""
+        is_one = self.probability[block.slices][::step, ::step] > 127
+        return coloured(colour, np.where(is_one, 255, 0))
+
+    def doubt_layer(self, block: Block, step: int) -> np.ndarray:
+        """Give where the network is unsure, in yellow: (h, w, 4) uint8."""
+        return coloured(YELLOW, DOUBTS[self.probability[block.slices][::step, ::step]])
+
+
+def coarse(values: np.ndarray) -> np.ndarray:
+    """Give the mean of each place of an image; what is left at its edges is dropped."""
+    rows, cols = (max(side // COARSE, 1) for side in values.shape)
+    places = values[: rows * COARSE, : cols * COARSE]
+    return places.reshape(rows, -1, cols, places.shape[1] // cols).mean((1, 3))
+
+
+def coloured(colour: Colour, opacity: np.ndarray) -> np.ndarray:
+    """Give one colour of (h, w) opacities, 0 to 255: (h, w, 4) uint8."""
+    drawn = np.empty((*opacity.shape, 4), np.uint8)
+    drawn[..., :3], drawn[..., 3] = colour, opacity
+    return drawn

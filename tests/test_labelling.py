@@ -1,0 +1,347 @@
+"""Labelling by strokes: what is learned, shown and kept, without a page."""
+
+import threading
+
+import numpy as np
+import pytest
+from conftest import predict_here
+from PIL import Image
+
+import segutils
+import train
+from onelabel import lesson, model_file, photo, strokes
+from onelabel.files import InputError
+from onelabel.labelling import Session
+from onelabel.lesson import Lesson, labelled_parts
+from onelabel.photo import Photo
+from onelabel.strokes import Labels, Stroke
+from onelabel.truth import UNLABELLED, read_truth
+from segutils import Block
+
+
+RGB = "data/rgb.png"
+ZERO = Stroke("a", 0, 3, ((10, 10), (40, 12)))
+ONE = Stroke("b", 1, 2, ((100, 90), (120, 95)))
+
+
+def opened(path=RGB, labels=()):
+    return Photo(path, None, Labels(list(labels)))
+
+
+def drawn(shape, *several):
+    return strokes.draw(np.full(shape, UNLABELLED, np.uint8), several)
+
+
+# ------------------------------------------------------------------ a photo
+
+
+def test_labels_follow_the_strokes(folder):
+    image = opened(labels=[ZERO])
+    image.set_strokes([ZERO, ONE])
+    assert (image.labels == drawn(image.shape, ZERO, ONE)).all()
+    image.set_strokes([ONE])
+    assert (image.labels == drawn(image.shape, ONE)).all()
+    image.set_strokes([])
+    assert (image.labels == UNLABELLED).all()
+
+
+def test_strokes_correct_an_older_truth(folder):
+    image = opened()
+    image.start_from("data/gt.png")
+    truth, _ = read_truth("data/gt.png")
+    assert (image.labels == truth).all()
+    image.set_strokes([ZERO])
+    assert (image.labels == strokes.draw(truth.copy(), [ZERO])).all()
+    image.start_from(None)
+    assert (image.labels == drawn(image.shape, ZERO)).all()
+
+
+def test_a_truth_of_another_size_is_refused(folder):
+    Image.new("L", (30, 20)).save("other.png")
+    with pytest.raises(InputError, match=r"other\.png"):
+        opened().start_from("other.png")
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7])
+def test_a_view_shows_every_few_pixels(folder, scene, step):
+    block = Block(8, 13, 150, 201)
+    view = opened().picture(block, step)
+    assert (view == scene[0][block.slices][::step, ::step]).all()
+
+
+def test_views_of_a_whole_large_image_are_of_its_overview(folder, scene, monkeypatch):
+    monkeypatch.setattr(photo, "OVERVIEW", scene[1].size // 9)
+    image = opened()
+    assert (image.overview == scene[0][::3, ::3]).all()
+    whole = Block(0, 0, *image.shape)
+    assert (image.picture(whole, 6) == scene[0][::6, ::6]).all()
+    assert image.picture(whole, 5).shape[:2] == scene[0][::5, ::5].shape[:2]
+    assert (image.picture(whole, 2) == scene[0][::2, ::2]).all()
+
+
+def test_parts_are_segmented_as_the_whole(folder, scene, model, monkeypatch):
+    monkeypatch.setattr(photo, "PART", 64)
+    image, predictor = opened(), segutils.Predictor(model)
+    for part in image.parts_from(Block(0, 0, 10, 10)):
+        image.segment(predictor, part)
+    expected = 255 * segutils.sigmoid(predictor.logits(scene[0]))
+    assert abs(image.probability - expected).max() <= 0.51
+
+
+def test_the_part_in_view_comes_first(folder, monkeypatch):
+    monkeypatch.setattr(photo, "PART", 50)
+    parts = opened().parts_from(Block(100, 150, 150, 200))
+    assert parts[0] == Block(100, 150, 150, 200)
+    assert sum((p.bottom - p.top) * (p.right - p.left) for p in parts) == 176 * 230
+
+
+def test_the_most_doubtful_place_is_one_that_is_not_painted(folder):
+    image = opened()
+    image.probability[64:96, 96:128] = 140
+    image.probability[32:64, 32:64] = 180
+    assert image.unsure_places()[0] == Block(64, 96, 96, 128)
+    image.set_strokes([ONE._replace(points=((100, 70),))])
+    assert image.unsure_places()[0] == Block(32, 32, 64, 64)
+
+
+# ------------------------------------------------------------------ what is learned
+
+
+def test_the_labelled_parts_are_learned(folder, scene):
+    image = opened(labels=[ZERO, ONE])
+    scenes = image.scenes()
+    assert len(scenes) == 1  # both lie in one part
+    part = scenes[0]
+    assert (part.rgb == scene[0][:144, :144]).all()
+    assert (part.truth == image.labels[:144, :144]).all()
+
+
+def test_of_an_old_truth_some_parts_are_learned_and_all_corrected_ones(
+    folder, monkeypatch
+):
+    monkeypatch.setattr(lesson, "CELL", 32)
+    monkeypatch.setattr(lesson, "MOST", 5)
+    image = opened()
+    image.start_from("data/gt.png")
+    assert len(labelled_parts(image.image, image.labels, [], {})) == 5
+    monkeypatch.setattr(lesson, "MOST", 2)
+    boxes, known = [strokes.box(stroke) for stroke in (ZERO, ONE)], {}
+    labelled_parts(image.image, image.labels, boxes, known)
+    corners = {(part.top, part.left) for part in known}
+    assert corners == {(0, 0), (0, 16), (48, 80), (80, 80)}  # with their margins
+
+
+class FakeTrainer:
+    """What stands for train.Trainer: it counts, and may wait or fail."""
+
+    made: list
+    on_take = staticmethod(lambda trainer: None)
+
+    def __init__(self, model, scenes, size, epochs, steps, seed, pixels):
+        self.average, self.steps, self.taken, self.scenes = model, steps, 0, scenes
+        FakeTrainer.made.append(self)
+
+    def take(self, steps):
+        self.taken += steps
+        FakeTrainer.on_take(self)
+
+
+@pytest.fixture
+def lessons(model):
+    """A lesson of fake trainings, and what it calls."""
+    FakeTrainer.made, FakeTrainer.on_take = [], lambda trainer: None
+    networks, problems, done = [], [], threading.Event()
+
+    def on_network(network, steps, told):
+        networks.append((steps, told))
+        if told == "last" and steps >= lesson.LONGEST:
+            done.set()
+
+    def on_problem(problem):
+        problems.append(problem)
+        done.set()
+
+    made = Lesson(lambda *_: model, FakeTrainer, on_network, on_problem)
+    return made, networks, problems, done
+
+
+def test_trainings_grow_from_each_other(lessons):
+    made, networks, _, done = lessons
+    made.teach(["scenes"], "last")
+    assert done.wait(20)
+    assert [trainer.steps for trainer in FakeTrainer.made][:3] == [100, 200, 400]
+    assert all(trainer.taken == trainer.steps for trainer in FakeTrainer.made[:4])
+    assert networks[:3] == [(100, "last"), (300, "last"), (700, "last")]
+
+
+def test_new_labels_break_off_a_long_training(lessons):
+    made, networks, _, done = lessons
+
+    def on_take(trainer):
+        if trainer.steps == 400 and trainer.scenes == ["old"]:
+            made.teach(["new"], "last")
+
+    FakeTrainer.on_take = on_take
+    made.teach(["old"], "first")
+    assert done.wait(20)
+    old = [t for t in FakeTrainer.made if t.scenes == ["old"]]
+    assert [t.taken for t in old] == [100, 200, lesson.RUN]
+    assert [told for _, told in networks[:3]] == ["first", "first", "last"]
+
+
+def test_a_training_that_fails_is_told_and_the_next_one_works(lessons):
+    made, networks, problems, done = lessons
+
+    def fails(trainer):
+        raise RuntimeError("no\nluck")
+
+    FakeTrainer.on_take = fails
+    made.teach(["scenes"], "first")
+    assert done.wait(20)
+    assert problems == ["no luck"]
+    done.clear()
+    FakeTrainer.on_take = lambda trainer: None
+    made.teach(["scenes"], "last")
+    assert done.wait(20)
+    assert networks
+
+
+# ------------------------------------------------------------------ a session
+
+
+class FakePainter:
+    """A page that does not exist."""
+
+    def __init__(self):
+        self.strokes, self.status, self.gone = [], "", []
+        self.is_new = threading.Event()
+
+    def show(self, shape, strokes, layers):
+        self.shape, self.strokes, self.layers = shape, list(strokes), layers
+
+    def refresh(self, *names):
+        assert set(names) <= set(self.layers)
+        self.is_new.set()
+
+    def go_to(self, block):
+        self.gone.append(block)
+
+    def view(self):
+        return Block(0, 0, 50, 50)
+
+
+@pytest.fixture
+def session(folder, monkeypatch):
+    """A session whose trainings are very short."""
+    for name in ("FIRST", "LONGEST", "RUN"):
+        monkeypatch.setattr(lesson, name, 5)
+    made = Session(FakePainter(), train.new_model, train.Trainer)
+    made.open(RGB)
+    return made
+
+
+def paint(session, *several):
+    session.painter.strokes += several
+    session.strokes_changed()
+
+
+def trained(session):
+    """Train, and wait for the mask."""
+    session.painter.is_new.clear()
+    session.train()
+    assert session.painter.is_new.wait(60)
+
+
+def test_each_stroke_is_kept_at_once(session):
+    paint(session, ZERO)
+    assert strokes.read_labels("data/labels.json") == {"rgb.png": Labels([ZERO])}
+    paint(session, ONE)
+    another = Session(FakePainter(), train.new_model, train.Trainer)
+    another.open(RGB)
+    assert another.painter.strokes == [ZERO, ONE]
+
+
+def test_the_labels_of_other_images_stay(session):
+    Image.open(RGB).save("data/other.png")
+    paint(session, ZERO)
+    session.open("data/other.png")
+    assert session.painter.strokes == []
+    paint(session, ONE)
+    kept = strokes.read_labels("data/labels.json")
+    assert kept == {"rgb.png": Labels([ZERO]), "other.png": Labels([ONE])}
+    session.open(RGB)
+    assert session.painter.strokes == [ZERO]
+    assert len(session.scenes()) == 2
+
+
+def test_one_class_alone_is_not_learned(session):
+    paint(session, ZERO)
+    session.train()
+    assert "paint both classes" in session.painter.status
+    assert session.model is None
+
+
+def test_the_mask_follows_a_training(session):
+    paint(session, ZERO, ONE)
+    trained(session)
+    assert "knows 2 strokes, after 5 steps" in session.painter.status
+    predictor = segutils.Predictor(session.model)
+    mask = predictor.segment(session.photo.image.whole()) == 1
+    shown = session.painter.layers["mask"](Block(0, 0, 60, 50), 1)
+    assert ((shown[..., 3] > 0) == mask[:60, :50]).mean() > 0.99
+    session.go_to_doubt()
+    assert len(session.painter.gone) == 1
+
+
+def test_after_each_stroke_if_asked_to(session):
+    session.is_eager = True
+    paint(session, ZERO, ONE)
+    assert session.painter.is_new.wait(60)
+
+
+def test_images_are_ranked_by_doubt(session, scene):
+    Image.fromarray(np.full_like(scene[0], 255)).save("data/white.png")
+    with pytest.raises(InputError, match="train first"):
+        session.rank([RGB])
+    paint(session, ZERO, ONE)
+    trained(session)
+    ranked = session.rank([RGB, "data/white.png"])
+    assert sorted(path for _, path in ranked) == [RGB, "data/white.png"]
+    assert 1 >= ranked[0][0] >= ranked[1][0] >= 0
+
+
+def test_what_is_saved_is_what_the_commands_take(session):
+    paint(session, ZERO, ONE)
+    trained(session)
+    names = [path.name for path in session.save("out")]
+    assert names == ["rgb_gt.png", "rgb_mask.png", "rgb_overlay.jpg", "model.pt"]
+    truth, _ = read_truth("out/rgb_gt.png")
+    assert (truth == session.photo.labels).all()
+    model_file.load("out/model.pt")
+    assert predict_here(RGB, "--model", "out/model.pt", "--light", "none") == 0
+
+
+def test_the_whole_mask_may_be_the_truth(session):
+    paint(session, ZERO, ONE)
+    trained(session)
+    session.save("out", whole=True)
+    mask = segutils.segment(session.model, session.photo.image.whole())
+    expected = strokes.draw(mask, [ZERO, ONE])
+    truth = np.array(Image.open("out/rgb_gt.png").convert("L")) > 0
+    assert (truth == expected).all()
+
+
+def test_labels_are_saved_without_a_network(session):
+    paint(session, ZERO, ONE)
+    assert [path.name for path in session.save("out")] == ["rgb_gt.png"]
+
+
+def test_the_truth_that_was_corrected_is_kept(session):
+    session.start_from("data/gt.png")
+    paint(session, ONE)
+    kept = strokes.read_labels("data/labels.json")
+    assert kept["rgb.png"] == Labels([ONE], "data/gt.png")
+    assert "start" in session.painter.layers
+    another = Session(FakePainter(), train.new_model, train.Trainer)
+    another.open(RGB)
+    assert (another.photo.labels == session.photo.labels).all()
