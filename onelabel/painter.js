@@ -18,6 +18,7 @@
 const NONE = 255; // the label of pixels without one; the eraser's
 const HEIGHT = 560; // of the canvas, in CSS pixels
 const MOST = 200; // pixels of the screen, the largest brush
+const PATIENCE = 10_000; // ms until an answer is taken to be lost
 const FAR = 2 ** 30; // beyond any image
 const CLOSEST = 64; // pixels of the screen, a pixel of the image at most
 
@@ -44,8 +45,9 @@ function boxOf(stroke) {
       [left, right] = [Math.min(left, x), Math.max(right, x)];
       [top, bottom] = [Math.min(top, y), Math.max(bottom, y)];
     }
-    const r = stroke.radius;
-    boxes.set(stroke, { left: left - r, top: top - r, right: right + r, bottom: bottom + r });
+    const { radius } = stroke;
+    [left, top, right, bottom] = [left - radius, top - radius, right + radius, bottom + radius];
+    boxes.set(stroke, { left, top, right, bottom });
   }
   return boxes.get(stroke);
 }
@@ -111,7 +113,8 @@ class Labels {
    */
   line({ label, radius, reach }, [fromX, fromY], [toX, toY]) {
     const { top, left, right, step } = this.window, { starts, ends } = this;
-    if (Math.max(fromX, toX) + radius < left || Math.min(fromX, toX) - radius >= right) return;
+    if (Math.max(fromX, toX) + radius < left) return;
+    if (Math.min(fromX, toX) - radius >= right) return;
     const lowest = (y) => Math.max(Math.ceil((y - radius - top) / step), 0);
     const highest = (y) => Math.min(Math.floor((y + radius - top) / step), this.rows - 1);
     const first = lowest(Math.min(fromY, toY)), last = highest(Math.max(fromY, toY));
@@ -189,7 +192,7 @@ class Shared {
   hear(message, buffers) {
     if (message.kind === "state") return this.begin(message);
     if (message.picture !== this.picture) return; // of the image before
-    if (message.kind === "added" || message.kind === "removed") return this.confirm(message);
+    if (["added", "removed"].includes(message.kind)) return this.confirm(message);
     if (message.kind === "go") this.place = message.place;
     for (const view of this.views) view.hear(message, buffers);
   }
@@ -252,9 +255,10 @@ class Shared {
 
 const KEYS = [
   ["1, 2", "paint a class"], ["X", "eraser (or the right button)"],
-  ["[ and ]", "smaller or larger brush"], ["Ctrl+Z", "undo"], ["Ctrl+Y, Ctrl+Shift+Z", "redo"],
-  ["H", "hide or show labels and overlays"], ["wheel, + and -", "zoom, after a click"],
-  ["Ctrl+wheel", "zoom at any time"], ["Space and drag, middle button", "move"],
+  ["[ and ]", "smaller or larger brush"], ["Ctrl+Z", "undo"],
+  ["Ctrl+Y, Ctrl+Shift+Z", "redo"], ["H", "hide or show labels and overlays"],
+  ["wheel, + and -", "zoom, after a click"],
+  ["Ctrl+wheel", "zoom at any time"], ["Space+drag, middle button", "move"],
   ["two fingers", "move and zoom"], ["0", "show the whole image"], ["Enter", "go on"],
 ];
 
@@ -310,7 +314,8 @@ class Toolbar {
     const { view } = this;
     this.overlays.replaceChildren(...view.overlays().map((name) => {
       const onchange = (event) => view.choose(name, event.target.checked);
-      const box = make("input", { type: "checkbox", checked: view.chosen.has(name), onchange });
+      const checked = view.chosen.has(name);
+      const box = make("input", { type: "checkbox", checked, onchange });
       return make("label", { title: `Show or hide: ${name}` }, box, name);
     }));
     this.update();
@@ -341,7 +346,8 @@ const STYLE = `
 .onelabel-painter { outline: none; color: var(--jp-ui-font-color1, #222); padding: 2px;
   font: 13px var(--jp-ui-font-family, sans-serif); }
 .onelabel-painter:focus-within .stage { border-color: var(--jp-brand-color1, #1976d2); }
-.onelabel-painter .tools { display: flex; flex-wrap: wrap; gap: 4px 14px; padding: 2px 0 6px; }
+.onelabel-painter .tools { display: flex; flex-wrap: wrap; gap: 4px 14px;
+  padding: 2px 0 6px; }
 .onelabel-painter .group { display: inline-flex; align-items: center; gap: 4px; }
 .onelabel-painter label { display: inline-flex; align-items: center; gap: 4px; }
 .onelabel-painter button { font: inherit; color: inherit; padding: 2px 8px; cursor: pointer;
@@ -362,7 +368,8 @@ const STYLE = `
 .onelabel-painter .keys b { display: inline-block; min-width: 225px; }
 .onelabel-painter [hidden] { display: none !important; }
 .onelabel-painter .stage { position: relative; overflow: hidden; height: ${HEIGHT}px;
-  border: 2px solid var(--jp-border-color1, #bbb); background: var(--jp-layout-color2, #eee); }
+  border: 2px solid var(--jp-border-color1, #bbb);
+  background: var(--jp-layout-color2, #eee); }
 .onelabel-painter canvas { position: absolute; width: 100%; height: 100%;
   touch-action: none; cursor: crosshair; }
 .onelabel-painter .ring { position: absolute; left: 0; top: 0; pointer-events: none;
@@ -448,7 +455,7 @@ class View {
       if (i === 0 && !this.known.has(name)) this.chosen.add(name);
       this.known.add(name);
     });
-    Object.assign(this, { layers: {}, waiting: false, stroke: null, gesture: null });
+    Object.assign(this, { layers: {}, waiting: null, stroke: null, gesture: null });
     this.toolbar.begin();
     this.redraw();
     if (this.shared.place) this.go(this.shared.place);
@@ -458,19 +465,12 @@ class View {
   measure() {
     const { clientWidth: width, clientHeight: height } = this.stage;
     if (!width || !height) return; // it is out of view
-    const { x, y } = this.middle();
+    // What is in the middle stays there.
+    this.offset.x += (this.screen.width - width) / 2 / this.zoom;
+    this.offset.y += (this.screen.height - height) / 2 / this.zoom;
     this.screen = { width, height };
     if (this.place) this.go(this.place);
-    else this.offset = { x: x - width / 2 / this.zoom, y: y - height / 2 / this.zoom };
     this.plan();
-  }
-
-  /** The middle of the canvas, in pixels of the image. */
-  middle() {
-    const { width, height } = this.screen;
-    return {
-      x: this.offset.x + width / 2 / this.zoom, y: this.offset.y + height / 2 / this.zoom,
-    };
   }
 
   fit() {
@@ -552,7 +552,7 @@ class View {
     if (message.kind === "changed") this.forget(message.layers);
     if (message.view !== this.id) return;
     if (message.kind === "layer") this.receive(message, buffers[0]);
-    if (message.kind === "looked") this.waiting = false;
+    if (message.kind === "looked") this.waiting = null;
     this.plan();
   }
 
@@ -573,13 +573,16 @@ class View {
 
   /** Ask for what is missing, one question at a time. */
   look(window) {
-    if (this.waiting) return;
+    if (this.waiting) {
+      if (performance.now() - this.waiting < PATIENCE) return;
+      this.forget(this.shared.layers); // the answer was lost
+    }
     const asked = keyOf(window);
     const missing = (name) => this.wants(name) && this.layer(name).asked !== asked;
     const layers = this.shared.layers.filter(missing);
     if (!layers.length) return;
     for (const name of layers) this.layer(name).asked = asked;
-    this.waiting = true;
+    this.waiting = performance.now();
     this.shared.tell({ kind: "look", view: this.id, window, layers });
   }
 
@@ -661,9 +664,14 @@ class View {
   frame() {
     this.update();
     this.look(this.raster.window);
-    const { width, height } = this.screen, { context, layers } = this;
-    this.canvas.width = Math.round(width * devicePixelRatio); // clears it
-    this.canvas.height = Math.round(height * devicePixelRatio);
+    const { canvas, context, layers } = this;
+    const sizes = [this.screen.width, this.screen.height];
+    const [width, height] = sizes.map((size) => Math.round(size * devicePixelRatio));
+    if (canvas.width !== width || canvas.height !== height) {
+      Object.assign(canvas, { width, height });
+    }
+    context.clearRect(0, 0, width, height);
+    context.globalAlpha = 1;
     context.imageSmoothingEnabled = this.scale() < 3;
     this.drawLayer(layers.image);
     context.imageSmoothingEnabled = false;
@@ -711,9 +719,10 @@ class View {
   /** Draw what the brush will cover, where the cursor is. */
   drawRing() {
     const { ring, canvas } = this, tool = this.stroke?.label ?? this.tool;
-    ring.hidden = !this.cursor;
-    canvas.style.cursor = this.space || this.gesture === "pan" ? "grab" : "crosshair";
-    if (!this.cursor) return;
+    const moves = this.space || this.gesture === "pan";
+    canvas.style.cursor = moves ? "grab" : "crosshair";
+    ring.hidden = moves || !this.cursor;
+    if (ring.hidden) return;
     const { x, y } = this.pointAt(this.cursor), edge = canvas.getBoundingClientRect();
     const radius = this.stroke?.radius ?? this.radiusOf(tool);
     const across = (2 * radius + 1) * this.zoom + 3; // its border is outside
@@ -793,7 +802,8 @@ class View {
     // Space and Enter press a button, as everywhere.
     if (inTools && (event.key === " " || event.key === "Enter")) return;
     const key = event.key.toLowerCase(), size = this.sizeOf(this.tool);
-    const smaller = Math.min(size - 1, size / 1.25), larger = Math.max(size + 1, size * 1.25);
+    const smaller = Math.min(size - 1, size / 1.25);
+    const larger = Math.max(size + 1, size * 1.25);
     const withControl = {
       z: () => (event.shiftKey ? this.shared.redo() : this.undo()),
       y: () => this.shared.redo(),
@@ -839,8 +849,10 @@ class View {
     } else if (fingers.length === 1 || event.pointerType === "pen") {
       this.drop(); // what the hand has begun that holds the pen
       this.leader = event.pointerId;
-      if (event.button === 1 || this.space) this.gesture = "pan";
-      else this.start(event.button === 0 ? this.tool : NONE);
+      const { button } = event; // 5 is the other end of a pen
+      if (button === 1 || this.space) this.gesture = "pan";
+      else if (button === 0) this.start(this.tool);
+      else if (button === 2 || button === 5) this.start(NONE);
     }
     this.move(event);
   }
@@ -874,7 +886,7 @@ class View {
     const others = [...this.pointers].filter(([id]) => id !== moved);
     const before = this.pointers.get(moved), other = others[0][1];
     const apart = (finger) => Math.hypot(finger.x - other.x, finger.y - other.y) || 1;
-    const between = (finger) => ({ x: (finger.x + other.x) / 2, y: (finger.y + other.y) / 2 });
+    const between = ({ x, y }) => ({ x: (x + other.x) / 2, y: (y + other.y) / 2 });
     this.drag(between(before), between(here), apart(here) / apart(before));
   }
 
@@ -928,7 +940,8 @@ class View {
   /** Whether all pixels that the view wants are there. */
   get settled() {
     if (this.planned || !this.shared.picture || !this.screen.width) return false;
-    const seen = keyOf(this.window), there = (name) => keyOf(this.layers[name]?.now?.window ?? {});
+    const seen = keyOf(this.window);
+    const there = (name) => keyOf(this.layers[name]?.now?.window ?? {});
     return this.shared.layers.every((name) => !this.wants(name) || there(name) === seen);
   }
 }
