@@ -67,6 +67,11 @@ RUN_ALL = """async () => {
     const run = commands.execute("notebook:run-all-cells");
     run.finally(() => { window.finished = true; });
 }"""
+EXECUTE = """code => {
+    const { session } = window.jupyterapp.shell.currentWidget.sessionContext;
+    window.busy = true;
+    session.kernel.requestExecute({ code }).done.then(() => { window.busy = false; });
+}"""
 READ = "() => window.jupyterapp.shell.currentWidget.model.toJSON()"
 
 
@@ -147,6 +152,40 @@ def page(browser):
     yield page
     page.evaluate("() => window.jupyterapp?.serviceManager.sessions.shutdownAll()")
     page.close()
+
+
+@pytest.fixture
+def setting(page, server):
+    """Change a setting of JupyterLab; at the end it is as before."""
+    changed = []
+
+    def change(plugin, **values):
+        address = f"{server}/lab/api/settings/@jupyterlab/{plugin}"
+        changed.append(address)
+        assert page.request.put(address, data={"raw": json.dumps(values)}).ok
+
+    yield change
+    for address in changed:
+        page.request.put(address, data={"raw": "{}"})
+
+
+def write_notebook(checkout, name, *sources):
+    """Write a notebook of code cells into the server's copy; gives its name."""
+    empty = {
+        "cell_type": "code",
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+    }
+    cells = [
+        empty | {"id": f"cell-{number}", "source": source}
+        for number, source in enumerate(sources)
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    metadata = {"kernelspec": kernel}  # else JupyterLab asks for a kernel
+    whole = {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
+    (checkout / f"notebooks/{name}.ipynb").write_text(json.dumps(whole))
+    return name
 
 
 def open_and_start(page, server, name):

@@ -1,13 +1,12 @@
 """Painting in a real browser: in JupyterLab and in Voila."""
 
-import itertools
 import json
 import time
 
 import browser as lab
 import numpy as np
 import pytest
-from browser import PATIENCE, READ, open_and_run
+from browser import EXECUTE, PATIENCE, READ, open_and_run
 
 from onelabel.strokes import as_stroke, draw
 from onelabel.truth import UNLABELLED
@@ -17,6 +16,7 @@ from segutils import Block
 pytestmark = lab.NEEDS_BROWSER
 # The fixtures.
 browser, checkout, page, server = lab.browser, lab.checkout, lab.page, lab.server
+second_page, setting = page, lab.setting
 
 SETUP = """\
 import json, os, time
@@ -55,11 +55,6 @@ SHOWN = """view => {
     const text = new TextDecoder("latin1").decode(view.labels());
     return { block: [top, left, bottom, right], step, text };
 }"""
-EXECUTE = """code => {
-    const { session } = window.jupyterapp.shell.currentWidget.sessionContext;
-    window.busy = true;
-    session.kernel.requestExecute({ code }).done.then(() => { window.busy = false; });
-}"""
 SCROLL_TO = """number => {
     const { content } = window.jupyterapp.shell.currentWidget;
     document.activeElement.blur();  // JupyterLab keeps what has the focus
@@ -71,42 +66,13 @@ SCROLLED = "document.querySelector('.jp-WindowedPanel-outer').scrollTop"
 
 @pytest.fixture
 def notebook(checkout):
-    """Write a notebook into the server's copy of the project."""
-    numbers = itertools.count()
-
-    def cell(source):
-        number = f"cell-{next(numbers)}"
-        empty = {"metadata": {}, "outputs": [], "execution_count": None}
-        return {"cell_type": "code", "id": number, "source": source} | empty
+    """Write a notebook that makes a painter, and goes on as told."""
 
     def write(*sources):
-        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        whole = {
-            "nbformat": 4,
-            "nbformat_minor": 5,
-            "metadata": {"kernelspec": kernel},
-            "cells": [cell(source) for source in (SETUP, *sources)],
-        }
-        (checkout / "notebooks/painting.ipynb").write_text(json.dumps(whole))
         (checkout / "painted.json").unlink(missing_ok=True)
-        return "painting"
+        return lab.write_notebook(checkout, "painting", SETUP, *sources)
 
     return write
-
-
-@pytest.fixture
-def setting(page, server):
-    """Change a setting of JupyterLab; at the end it is as before."""
-    changed = []
-
-    def change(plugin, **values):
-        address = f"{server}/lab/api/settings/@jupyterlab/{plugin}"
-        changed.append(address)
-        assert page.request.put(address, data={"raw": json.dumps(values)}).ok
-
-    yield change
-    for address in changed:
-        page.request.put(address, data={"raw": "{}"})
 
 
 class Painting:
@@ -285,12 +251,10 @@ def test_drags_move_the_picture(painting):
 def test_stroke_outside_is_ignored(painting):
     painting.keys(*["["] * 20)
     painting.drag((-50, 300), (-60, 900))
+    assert painting.ask("shared.strokes.length") == 0  # nothing to be undone
     painting.drag((-50, 300), (50, 300))
     (kept,) = painting.check(1)
     assert kept.points[0] == (-50, 300)
-
-
-second_page = page  # the same fixture once more
 
 
 def test_strokes_are_the_same_in_all_views_and_come_back(
