@@ -8,6 +8,7 @@ its methods.
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,11 +83,11 @@ class Session:
 
     def _show(self) -> None:
         photo = self.photo
-        tint = drawing.tint(photo.overview)
+        red, green, blue = self.painter.colours[1]
         layers: dict[str, Any] = {"image": photo.picture}
         if photo.start is not None:
             layers["start"] = photo.start_layer
-        layers["mask"] = lambda block, step: photo.mask_layer(tint, block, step)
+        layers["mask"] = partial(photo.mask_layer, (red, green, blue))
         layers["unsure"] = photo.doubt_layer
         self.painter.show(photo.shape, photo.strokes, layers)
         self._tell()
@@ -124,28 +125,30 @@ class Session:
         if not has_both_classes(scenes):
             self._tell("Nothing to learn yet: paint both classes.")
             return
-        count = sum(len(photo.strokes) for photo in self.photos.values())
         if self.model is None:
             self.told = "Training: the first mask comes in a moment."
         self._tell()
-        self.lesson.teach(scenes, count)
+        self.lesson.teach(scenes, self._count())
 
-    def _take_network(self, model: FCNN, steps: int, count: int) -> None:
+    def _take_network(self, model: FCNN, steps: int, known: str) -> None:
         """Show what a better network makes of the image."""
         self.model = model
         self.told = (
-            f"Mask of {time.strftime('%H:%M:%S')}: knows {count} strokes, after "
-            f"{steps} steps."
+            f"Mask of {time.strftime('%H:%M:%S')}: knows {known}, after {steps} steps."
         )
         self._want()
         self._tell()
 
     def _tell(self, problem: str = "") -> None:
         """Say how much is labelled, and what the mask knows; or what went wrong."""
-        zero, one = self.photo.shares()
-        count = sum(len(photo.strokes) for photo in self.photos.values())
-        labelled = f"{count} strokes; class 0: {zero:.2%}, class 1: {one:.2%} labelled."
-        self.painter.status = f"{labelled} {problem or self.told} {ADVICE}"
+        shares = zip(self.photo.shares(), self.painter.names, strict=True)
+        labelled = ", ".join(f"{share:.2%} {name}" for share, name in shares)
+        text = f"{self._count()} painted; labelled: {labelled}."
+        self.painter.status = f"{text} {problem or self.told} {ADVICE}"
+
+    def _count(self) -> str:
+        """Say how many strokes all images have."""
+        return counted(sum(len(photo.strokes) for photo in self.photos.values()))
 
     # -------------------------------------------------------------- the mask
 
@@ -245,3 +248,8 @@ class Session:
             written += [mask, overlay, model]
         writing.write_mask(truth, Store(labels), colours)
         return written
+
+
+def counted(strokes: int) -> str:
+    """Count strokes in words."""
+    return "1 stroke" if strokes == 1 else f"{strokes} strokes"

@@ -16,7 +16,7 @@ import torch
 
 from onelabel.files import one_line
 from onelabel.image import Image, grid, spread
-from onelabel.sampling import Scene
+from onelabel.sampling import Scene, sheet_weights
 from onelabel.truth import UNLABELLED
 from segutils import FCNN, Block, single_threads
 
@@ -141,6 +141,8 @@ class Lesson:
         trainer = self.trainer(
             self.model, scenes, PATCH, 1, length, seed=self.steps, pixels=PIXELS
         )
+        # Drawn evenly, a small stroke counts almost as much as a large one.
+        trainer.weights = sheet_weights(scenes, PATCH, rare_share=0)
         for _ in range(length // RUN):
             if length > FIRST and self._is_broken_off():
                 break

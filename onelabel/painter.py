@@ -47,6 +47,7 @@ class Painter(anywidget.AnyWidget):
         self._strokes: list[Stroke] = []
         self._layers: dict[str, Layer] = {}
         self._place: Message | None = None  # where to go, for pages that come later
+        self._seen: Block | None = None  # the part that a page asked for last
         self._stroke_calls: list[Callable[[], object]] = []
         self._enter_calls: list[Callable[[], object]] = []
         super().__init__(**traits)
@@ -88,7 +89,7 @@ class Painter(anywidget.AnyWidget):
             self._picture += 1
             self._shape = (int(shape[0]), int(shape[1]))
             self._strokes, self._layers = list(strokes), dict(layers)
-            self._place = None
+            self._place = self._seen = None
             self._send_state()
 
     def refresh(self, *names: str) -> None:
@@ -101,6 +102,11 @@ class Painter(anywidget.AnyWidget):
         with self._lock:
             self._place = block._asdict()
             self._tell("go", place=self._place)
+
+    def view(self) -> Block:
+        """Give the part of the image that a page showed last; at first, all of it."""
+        with self._lock:
+            return self._seen or Block(0, 0, *(self._shape or (1, 1)))
 
     def _tell(self, kind: str, buffers: Sequence[bytes] = (), **more: Any) -> None:
         self.send({"kind": kind, "picture": self._picture} | more, list(buffers))
@@ -172,9 +178,9 @@ class Painter(anywidget.AnyWidget):
         """Send layers of a window, one by one, and say when that is done."""
         with self._lock:
             layers, shape = self._layers, self._shape
-            current = message["picture"] == self._picture
-        if not current or shape is None:
-            return  # the page learns of another image, and looks anew
+            if message["picture"] != self._picture or shape is None:
+                return  # the page learns of another image, and looks anew
+            self._seen = _as_block(message["window"])
         reply = {key: message[key] for key in ("window", "view", "picture")}
         for name in message["layers"]:
             self._try(self._send_layer, layers, shape, reply | {"name": name})
@@ -184,7 +190,7 @@ class Painter(anywidget.AnyWidget):
         self, layers: Mapping[str, Layer], shape: tuple[int, int], reply: Message
     ) -> None:
         window, name = reply["window"], reply["name"]
-        block = Block(*(int(window[side]) for side in Block._fields))
+        block = _as_block(window)
         step = int(window["step"])
         if block.common(Block(0, 0, *shape)) != block or step < 1:
             raise ValueError(f"{window} is no window of an image of {shape}")
@@ -198,6 +204,11 @@ class Painter(anywidget.AnyWidget):
             )
         labels = pixels.ndim == 2
         self.send(reply | {"kind": "layer", "labels": labels}, [_png(pixels)])
+
+
+def _as_block(window: Message) -> Block:
+    """Make a block of plain values, as they come from a page."""
+    return Block(*(int(window[side]) for side in Block._fields))
 
 
 def _png(pixels: np.ndarray) -> bytes:

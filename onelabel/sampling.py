@@ -311,7 +311,10 @@ def sheet(pictures: Sequence[np.ndarray], rows: int = 0) -> np.ndarray:
 
 
 def sheet_weights(
-    scenes: Sequence[Scene], size: int, taught: Sequence[Scene] = ()
+    scenes: Sequence[Scene],
+    size: int,
+    taught: Sequence[Scene] = (),
+    rare_share: float = 0.5,
 ) -> np.ndarray:
     """Say how likely each place of the sheet is to be a patch's top left corner.
 
@@ -333,6 +336,6 @@ def sheet_weights(
     weights = []
     for scene, area in zip(scenes, areas, strict=True):
         share = area / sum(areas)
-        own = share * origin_weights(scene.truth, scene.block, size)
+        own = share * origin_weights(scene.truth, scene.block, size, rare_share)
         weights.append(np.pad(own, (0, size - 1)))  # as large as the image
     return sheet(weights)

@@ -1,5 +1,6 @@
 """Labelling by strokes: what is learned, shown and kept, without a page."""
 
+import re
 import threading
 
 import numpy as np
@@ -147,8 +148,9 @@ class FakeTrainer:
 
 
 @pytest.fixture
-def lessons(model):
+def lessons(model, monkeypatch):
     """A lesson of fake trainings, and what it calls."""
+    monkeypatch.setattr(lesson, "sheet_weights", lambda *scenes, **share: None)
     FakeTrainer.made, FakeTrainer.on_take = [], lambda trainer: None
     networks, problems, done = [], [], threading.Event()
 
@@ -214,6 +216,7 @@ class FakePainter:
 
     def __init__(self):
         self.strokes, self.status, self.gone = [], "", []
+        self.names, self.colours = ["soil", "plant"], [(0, 0, 0), (255, 0, 0)]
         self.is_new = threading.Event()
 
     def show(self, shape, strokes, layers):
@@ -276,6 +279,7 @@ def test_the_labels_of_other_images_stay(session):
 
 def test_one_class_alone_is_not_learned(session):
     paint(session, ZERO)
+    assert re.match("1 stroke painted; .* soil, 0.00% plant", session.painter.status)
     session.train()
     assert "paint both classes" in session.painter.status
     assert session.model is None
@@ -284,6 +288,7 @@ def test_one_class_alone_is_not_learned(session):
 def test_the_mask_follows_a_training(session):
     paint(session, ZERO, ONE)
     trained(session)
+    assert "2 strokes painted; labelled: " in session.painter.status
     assert "knows 2 strokes, after 5 steps" in session.painter.status
     predictor = segutils.Predictor(session.model)
     mask = predictor.segment(session.photo.image.whole()) == 1

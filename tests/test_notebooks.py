@@ -23,8 +23,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
 
 
-def test_the_three_notebooks_are_there():
-    assert NAMES == ["explore", "predict", "train"]
+def test_the_four_notebooks_are_there():
+    assert NAMES == ["explore", "label", "predict", "train"]
 
 
 @pytest.mark.parametrize("name", ["train", "predict"])
@@ -57,7 +57,7 @@ def test_notebook_is_committed_clean(path):
             assert set(cell.metadata) <= {"tags"}  # no times, which are put there, too
             for output in cell.outputs:
                 small_picture(output)
-    drawn = {"explore": 10, "train": 0, "predict": 0}
+    drawn = {"explore": 10, "label": 0, "train": 0, "predict": 0}
     assert pictures(notebook.cells) == drawn[path.stem], (
         "run: python notebooks/store_pictures.py"
     )
@@ -171,6 +171,25 @@ def test_explore_runs_on_ones_own_scene(project):
     cells = execute(project, "explore")
     assert pictures(cells) == 10
     assert complaints(cells) == []
+
+
+PAINT = """
+from onelabel.strokes import Stroke
+session.painter._strokes += [
+    Stroke("a", 0, 3, ((10, 10), (40, 12))), Stroke("b", 1, 2, ((100, 90), (120, 95)))
+]
+session.strokes_changed()
+train_button.click()
+while session.model is None:
+    pass
+save_button.click()
+"""
+
+
+def test_label_paints_trains_and_saves(project):
+    assert complaints(execute(project, "label", PAINT)) == []
+    files = {path.name for path in (project / "labelled").iterdir()}
+    assert files == {"rgb_gt.png", "rgb_mask.png", "rgb_overlay.jpg", "model.pt"}
 
 
 SLIDE_IN_EXPLORE = """

@@ -90,6 +90,14 @@ def test_strokes_outside_and_on_an_earlier_image_are_ignored(heard):
     assert heard.painter.strokes == kept
 
 
+def test_the_view_is_what_a_page_showed_last(heard):
+    heard.show()
+    assert heard.painter.view() == Block(0, 0, *SHAPE)
+    window = Block(3, 6, 49, 68)
+    heard.say("look", window=window._asdict() | {"step": 1}, layers=[], view=1)
+    assert heard.painter.view() == window
+
+
 def test_page_is_told_all_when_it_comes(heard):
     assert not heard.say("hello", picture=0)  # there is no image yet
     heard.show(stroke(), start=stepped(PIXELS[..., 0]), mask=stepped(PIXELS))

@@ -1,16 +1,10 @@
 """Painting in a real browser: in JupyterLab and in Voila."""
 
-import json
-import time
-
 import browser as lab
-import numpy as np
 import pytest
-from browser import EXECUTE, PATIENCE, READ, open_and_run
+from browser import EXECUTE, READ, Painting, open_and_run
 
-from onelabel.strokes import as_stroke, draw
 from onelabel.truth import UNLABELLED
-from segutils import Block
 
 
 pytestmark = lab.NEEDS_BROWSER
@@ -50,11 +44,6 @@ painter.status = "nothing is labelled yet"
 """
 
 # JavaScript.
-SHOWN = """view => {
-    const { top, left, bottom, right, step } = view.window;
-    const text = new TextDecoder("latin1").decode(view.labels());
-    return { block: [top, left, bottom, right], step, text };
-}"""
 SCROLL_TO = """number => {
     const { content } = window.jupyterapp.shell.currentWidget;
     document.activeElement.blur();  // JupyterLab keeps what has the focus
@@ -73,97 +62,6 @@ def notebook(checkout):
         return lab.write_notebook(checkout, "painting", SETUP, *sources)
 
     return write
-
-
-class Painting:
-    """A painter on a page, and the hand that paints there."""
-
-    def __init__(self, page, checkout, number=0):
-        self.page, self.checkout = page, checkout
-        self.view = f"window.onelabelPainters?.[{number}]"
-        self.canvas = page.locator(".onelabel-painter canvas").nth(number)
-        self.settle()
-        self.canvas.scroll_into_view_if_needed()
-        self.devices = page.context.new_cdp_session(page)
-
-    def ask(self, expression):
-        return self.page.evaluate(f"() => {self.view}.{expression}")
-
-    def wait(self, expression):
-        self.page.wait_for_function(f"() => {self.view}?.{expression}")
-
-    def settle(self):
-        self.wait("settled")
-
-    def place(self, point):
-        """Give the place on the screen of a pixel of the image."""
-        x, y = point
-        at = self.ask(f"toScreen({x}, {y})")
-        return at["x"], at["y"]
-
-    def drag(self, *points, button="left"):
-        """Draw a line by the mouse, through pixels of the image."""
-        places = [self.place(point) for point in points]  # before a drag moves them
-        self.page.mouse.move(*places[0])
-        self.page.mouse.down(button=button)
-        for place in places[1:]:
-            self.page.mouse.move(*place, steps=5)
-        self.page.mouse.up(button=button)
-
-    def pen(self, first, last):
-        self.press("mousePressed", first)
-        self.press("mouseMoved", last)
-        self.press("mouseReleased", last)
-
-    def press(self, kind, point):
-        x, y = self.place(point)
-        how = {"button": "left", "buttons": 1, "clickCount": 1, "pointerType": "pen"}
-        event = {"type": kind, "x": x, "y": y} | how
-        self.devices.send("Input.dispatchMouseEvent", event)
-
-    def touch(self, kind, *places):
-        """Set fingers down, move or lift them; the places are of the screen."""
-        fingers = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(places)]
-        event = {"type": kind, "touchPoints": fingers}
-        self.devices.send("Input.dispatchTouchEvent", event)
-
-    def keys(self, *keys):
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def labels(self):
-        """Give the labels on the screen, their block and their step."""
-        shown = self.page.evaluate(SHOWN, self.page.evaluate_handle(self.view))
-        block, step = Block(*shown["block"]), shown["step"]
-        height = -(-(block.bottom - block.top) // step)
-        values = np.frombuffer(shown["text"].encode("latin-1"), np.uint8)
-        return values.reshape(height, -1), block, step
-
-    def colour(self, point):
-        """Give the red, green and blue that the canvas has at a pixel of the image."""
-        self.settle()
-        (x, y), box = self.place(point), self.canvas.bounding_box()
-        place = f"{x - box['x']}, {y - box['y']}, 1, 1"
-        return self.ask(f"context.getImageData({place}).data.slice(0, 3).join()")
-
-    def kept(self):
-        """Give the strokes that Python has."""
-        file = self.checkout / "painted.json"
-        plain = json.loads(file.read_text()) if file.exists() else []
-        return [as_stroke(stroke) for stroke in plain]
-
-    def check(self, count):
-        """Wait until Python has so many strokes; see that both have the same labels."""
-        end = time.monotonic() + PATIENCE
-        while len(strokes := self.kept()) != count:
-            assert time.monotonic() < end, f"{len(strokes)} strokes instead of {count}"
-            self.page.wait_for_timeout(50)
-        self.settle()
-        shown, block, step = self.labels()
-        drawn = draw(np.load(self.checkout / "start.npy"), strokes)
-        np.testing.assert_array_equal(shown, drawn[block.slices][::step, ::step])
-        assert len(np.unique(shown)) > 1  # it compares something
-        return strokes
 
 
 @pytest.fixture
