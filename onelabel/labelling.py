@@ -223,13 +223,13 @@ class Session:
         Returns
         -------
         list of Path
-            The files.
+            The files; the ground truth is the last one.
         """
         photo, folder = self.photo, Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         stem, image, colours = photo.path.stem, photo.image, BLACK_AND_WHITE
         truth, labels = folder / f"{stem}_gt.png", photo.labels
-        written = [truth]
+        written = []
         if self.model is not None:
             mask, overlay = folder / f"{stem}_mask.png", folder / f"{stem}_overlay.jpg"
             whole_mask = np.empty(photo.shape, np.uint8)
@@ -245,9 +245,9 @@ class Session:
             looks = describe(self.model, described)
             weights = self.model.state_dict()
             model_file.save(model, weights, looks, colours, self.scale)
-            written += [mask, overlay, model]
+            written = [mask, overlay, model]
         writing.write_mask(truth, Store(labels), colours)
-        return written
+        return [*written, truth]
 
 
 def counted(strokes: int) -> str:

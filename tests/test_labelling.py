@@ -319,7 +319,7 @@ def test_what_is_saved_is_what_the_commands_take(session):
     paint(session, ZERO, ONE)
     trained(session)
     names = [path.name for path in session.save("out")]
-    assert names == ["rgb_gt.png", "rgb_mask.png", "rgb_overlay.jpg", "model.pt"]
+    assert names == ["rgb_mask.png", "rgb_overlay.jpg", "model.pt", "rgb_gt.png"]
     truth, _ = read_truth("out/rgb_gt.png")
     assert (truth == session.photo.labels).all()
     model_file.load("out/model.pt")
