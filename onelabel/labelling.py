@@ -21,6 +21,7 @@ from onelabel.image import spread
 from onelabel.lesson import Lesson, has_both_classes
 from onelabel.photo import DOUBTS, Photo
 from onelabel.reading import open_image
+from onelabel.resources import is_large
 from onelabel.sampling import Scene
 from onelabel.store import Store
 from onelabel.strokes import Labels, read_labels, write_labels
@@ -142,7 +143,7 @@ class Session:
     def _tell(self, problem: str = "") -> None:
         """Say how much is labelled, and what the mask knows; or what went wrong."""
         shares = zip(self.photo.shares(), self.painter.names, strict=True)
-        labelled = ", ".join(f"{share:.2%} {name}" for share, name in shares)
+        labelled = ", ".join(f"{100 * share:.2g}% {name}" for share, name in shares)
         text = f"{self._count()} painted; labelled: {labelled}."
         self.painter.status = f"{text} {problem or self.told} {ADVICE}"
 
@@ -231,13 +232,17 @@ class Session:
         truth, labels = folder / f"{stem}_gt.png", photo.labels
         written = []
         if self.model is not None:
-            mask, overlay = folder / f"{stem}_mask.png", folder / f"{stem}_overlay.jpg"
+            # A JPEG is held whole while it is written, and a PNG is no map.
+            is_map = image.place is not None or is_large(image)
+            drawn, pictured = (".tif", ".tif") if is_map else (".png", ".jpg")
+            mask = folder / f"{stem}_mask{drawn}"
+            overlay = folder / f"{stem}_overlay{pictured}"
             whole_mask = np.empty(photo.shape, np.uint8)
             store = Store(whole_mask)
             pipeline.fill(store, image, Predictor(self.model))
             writing.write_mask(mask, store, colours, image.place)
             rows = drawing.overlay_rows(image, store, drawing.tint(photo.overview))
-            writing.write_rows(overlay, rows, photo.shape)
+            writing.write_rows(overlay, rows, photo.shape, place=image.place)
             if whole:
                 labels = np.where(labels <= 1, labels, whole_mask)
             model = folder / "model.pt"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class Raster(Image):
             self.lossy = "jpeg" in str(self.file.compression).lower()
             self.memory = self._cache()
         usual = (1, 2, 3) if count >= 3 else (1, 1, 1)
+        self.one_reader = Lock()  # GDAL reads a file for one thread at a time
         self.channels = [i + 1 for i in band_indices(path, channels or usual, count)]
         self.dtype = np.result_type(*(self.file.dtypes[c - 1] for c in self.channels))
         _check_numbers(path, self.dtype)
@@ -74,6 +76,7 @@ class Raster(Image):
         window = rasterio.windows.Window.from_slices(*block.slices)
         needed = sorted(set(self.channels))
         with (
+            self.one_reader,
             explained(self.path),
             rasterio.Env(GDAL_CACHEMAX=self._cache()),
         ):

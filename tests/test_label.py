@@ -66,7 +66,7 @@ def test_an_old_truth_is_corrected(page, server, checkout, kept):
     open_and_run(page, server, "label")
     page.get_by_label("correct", exact=True).fill("data/gt.png")
     press(page, "Correct")
-    page.get_by_text(re.compile(r"\d\d\.\d\d% object")).wait_for()
+    page.get_by_text(re.compile(r"\d\d% object")).wait_for()
     painting = Painting(page, checkout)
     page.wait_for_function("() => window.onelabelPainters[0].labels().includes(1)")
     painting.drag((200, 300), (260, 340))

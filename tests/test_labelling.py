@@ -5,8 +5,10 @@ import threading
 
 import numpy as np
 import pytest
+import rasterio
 from conftest import predict_here
 from PIL import Image
+from rasterio.transform import from_origin
 
 import segutils
 import train
@@ -279,7 +281,7 @@ def test_the_labels_of_other_images_stay(session):
 
 def test_one_class_alone_is_not_learned(session):
     paint(session, ZERO)
-    assert re.match("1 stroke painted; .* soil, 0.00% plant", session.painter.status)
+    assert re.match("1 stroke painted; .* soil, 0% plant", session.painter.status)
     session.train()
     assert "paint both classes" in session.painter.status
     assert session.model is None
@@ -324,6 +326,28 @@ def test_what_is_saved_is_what_the_commands_take(session):
     assert (truth == session.photo.labels).all()
     model_file.load("out/model.pt")
     assert predict_here(RGB, "--model", "out/model.pt", "--light", "none") == 0
+
+
+def test_of_a_map_maps_are_saved(session, scene):
+    place = {"crs": "EPSG:32633", "transform": from_origin(500, 900, 2, 2)}
+    with rasterio.open(
+        "map.tif",
+        "w",
+        driver="GTiff",
+        width=230,
+        height=176,
+        count=3,
+        dtype="uint8",
+        **place,
+    ) as file:
+        file.write(np.moveaxis(scene[0], -1, 0))
+    session.open("map.tif")
+    paint(session, ZERO, ONE)
+    trained(session)
+    for path in session.save("out")[:2]:
+        assert path.suffix == ".tif"
+        with rasterio.open(path) as file:
+            assert file.transform == place["transform"]
 
 
 def test_the_whole_mask_may_be_the_truth(session):

@@ -5,10 +5,12 @@ import re
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import zarr
 from conftest import hide_libraries
 from conftest import predict_here as run
@@ -32,7 +34,7 @@ from onelabel import formats, reading
 from onelabel.depth import INTEGERS, Scale
 from onelabel.files import InputError
 from onelabel.formats import read_by_pillow
-from onelabel.image import Block
+from onelabel.image import Block, grid
 from onelabel.reading import open_image
 from onelabel.truth import read_truth
 
@@ -617,3 +619,27 @@ def test_a_truth_of_too_many_pixels_is_refused_by_its_header(trained_file, capsy
     options = ["--gt", "large.png", "--max-pixels", 100_000, "--output", "mask.png"]
     assert run("data/rgb.png", *options) == 2
     assert "large.png: 1000x1000: more than 100,000 pixels" in capsys.readouterr().err
+
+
+def test_many_threads_read_a_tiff(tmp_path, none_held):
+    pixels = np.random.default_rng(0).integers(0, 255, (700, 800, 3)).astype(np.uint8)
+    path = tmp_path / "a.tif"
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        width=800,
+        height=700,
+        count=3,
+        dtype="uint8",
+        tiled=True,
+        blockxsize=128,
+        blockysize=128,
+        compress="deflate",
+    ) as file:
+        file.write(np.moveaxis(pixels, -1, 0))
+    image = reading.open_image(path)
+    parts = 20 * grid(image.shape, 100, 100)
+    with ThreadPoolExecutor(8) as pool:
+        for part, read in zip(parts, pool.map(image.read, parts), strict=True):
+            assert (read == pixels[part.slices]).all()
