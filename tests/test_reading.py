@@ -622,24 +622,24 @@ def test_a_truth_of_too_many_pixels_is_refused_by_its_header(trained_file, capsy
 
 
 def test_many_threads_read_a_tiff(tmp_path, none_held):
-    pixels = np.random.default_rng(0).integers(0, 255, (700, 800, 3)).astype(np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 255, (1500, 1600, 3)).astype(np.uint8)
     path = tmp_path / "a.tif"
     with rasterio.open(
         path,
         "w",
         driver="GTiff",
-        width=800,
-        height=700,
+        width=1600,
+        height=1500,
         count=3,
         dtype="uint8",
         tiled=True,
-        blockxsize=128,
-        blockysize=128,
+        blockxsize=256,
+        blockysize=256,
         compress="deflate",
     ) as file:
         file.write(np.moveaxis(pixels, -1, 0))
     image = reading.open_image(path)
-    parts = 20 * grid(image.shape, 100, 100)
+    parts = 5 * grid(image.shape, 500, 500)
     with ThreadPoolExecutor(8) as pool:
         for part, read in zip(parts, pool.map(image.read, parts), strict=True):
             assert (read == pixels[part.slices]).all()
