@@ -72,3 +72,15 @@ def test_an_old_truth_is_corrected(page, server, checkout, kept):
     painting.drag((200, 300), (260, 340))
     press(page, "Train")
     page.get_by_text("knows 1 stroke,").first.wait_for()
+
+
+def test_the_app_paints_and_trains(page, server, checkout, kept):
+    pytest.importorskip("voila")
+    page.goto(f"{server}/voila/render/notebooks/label.ipynb")
+    painting = Painting(page, checkout)
+    painting.drag((700, 500), (760, 540))
+    painting.keys("2")
+    painting.drag((405, 700), (415, 735))
+    painting.keys("Enter")
+    page.get_by_text("knows 2 strokes").first.wait_for()
+    assert page.get_by_text("import train").count() == 0  # no code
