@@ -95,7 +95,7 @@ def test_the_lock_holds_what_the_requirements_name():
     locked = (ROOT / "requirements/lock.txt").read_text().splitlines()
     found = {line.split()[0].split("+")[0] for line in locked if "==" in line}
     pins = {word for word in named if "==" in word}
-    assert len(pins) == 8 and pins <= found
+    assert len(pins) == 9 and pins <= found
     assert sum("--hash=sha256:" in line for line in locked) > len(found)
 
 
