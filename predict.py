@@ -213,7 +213,7 @@ def common_light(
     if not pieces:
         return light.SAME
     found = light.estimate(trained.model, trained.looks, spread(pieces, SAMPLED))
-    print(f"light of the {len(planned)} images together: {light.in_words(found)}")
+    print(f"light of all images together: {light.in_words(found)}")
     return found
 
 

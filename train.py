@@ -367,7 +367,7 @@ def learn_twice(
     levels = [level for its_light in taught.lights for level in its_light.level]
     print(
         f"unlabelled images: {len(samples)}; {taught.sure:.0%} of their pixels are "
-        f"taken as labelled; light: {min(levels):.2f} to {max(levels):.2f}"
+        f"taken as labelled; {min(levels):.2f} to {max(levels):.2f} times as bright"
     )
     model, trainer = learn(args, scenes, device, taught.scenes)
     after = trainer.history[-1].scores["IoU"]

@@ -111,7 +111,7 @@ def test_the_masks(page, server, checkout):
             x, y = 150 + 150 * number, 200 + 90 * int(key) + 60 * number
             painting.drag((x, y), (x + 40, y + 30))
             count += 1
-        page.get_by_text(f"{count} strokes painted").wait_for()
+        page.get_by_text(f"{count} strokes;").wait_for()
         painting.keys("Enter")
         start = time.perf_counter()
         page.get_by_text(re.compile(f"knows {count} strokes")).first.wait_for()

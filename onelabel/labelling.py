@@ -5,6 +5,7 @@ the images with their labels. It needs no widget: the painter may be anything th
 its methods.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -14,25 +15,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onelabel import depth, drawing, model_file, pipeline, writing
+from onelabel import drawing, model_file, pipeline, writing
 from onelabel.evaluation import describe
-from onelabel.files import InputError, PathLike, one_line
+from onelabel.files import (
+    InputError,
+    PathLike,
+    cannot_be_written,
+    check_files,
+    one_line,
+)
 from onelabel.image import spread
 from onelabel.lesson import Lesson, has_both_classes
-from onelabel.photo import DOUBTS, Photo
+from onelabel.photo import DOUBTS, KEPT, Photo
 from onelabel.reading import open_image
 from onelabel.resources import is_large
-from onelabel.sampling import Scene
 from onelabel.store import Store
-from onelabel.strokes import Labels, read_labels, write_labels
-from onelabel.truth import BLACK_AND_WHITE
+from onelabel.strokes import read_labels
+from onelabel.truth import BLACK_AND_WHITE, UNLABELLED
 from segutils import FCNN, Predictor, sigmoid
 
 
 if TYPE_CHECKING:
     from onelabel.painter import Painter
 
-KEPT = "labels.json"  # beside the images
 ADVICE = (
     "Paint short strokes inside each class and close to its border, about as many of "
     "each; then correct the mask where it is wrong."
@@ -58,10 +63,10 @@ class Session:
         trainer: Callable[..., Any],
     ) -> None:
         self.painter = painter
-        self.photos: dict[str, Photo] = {}
-        self.scale: depth.Scale | None = None
+        self.photos: dict[str, Photo] = {}  # by the whole names of their files
         self.model: FCNN | None = None
         self.told = "No mask yet: paint both classes, then Train."
+        self.problem = ""  # said until it is over
         self.is_eager = False  # whether each stroke begins a training
         self.lesson = Lesson(new_model, trainer, self._take_network, self._tell)
         self.wanted: tuple[Photo, Predictor] | None = None
@@ -72,32 +77,37 @@ class Session:
 
     def open(self, path: PathLike) -> None:
         """Show an image, with the strokes that it has; it joins those to learn from."""
-        name = str(path)
-        if name not in self.photos:
-            labels = read_labels(Path(path).with_name(KEPT)).get(Path(path).name)
-            photo = Photo(path, self.scale, labels or Labels([]))
-            self.scale = photo.image.scale
-            self.photos[name] = photo
-        self.photo = self.photos[name]
-        self._show()
+        self.photo = self._add(path)
+        red, green, blue = self.painter.colours[1]
+        layers: dict[str, Any] = {"image": self.photo.picture}
+        if self.photo.start is not None:
+            layers["start"] = self.photo.start_layer
+        layers["mask"] = partial(self.photo.mask_layer, (red, green, blue))
+        layers["unsure"] = self.photo.doubt_layer
+        self.painter.show(self.photo.shape, self.photo.strokes, layers)
+        self.problem = self.photo.problem
+        self.turn = 0
+        self._tell()
         self._want()
 
-    def _show(self) -> None:
-        photo = self.photo
-        red, green, blue = self.painter.colours[1]
-        layers: dict[str, Any] = {"image": photo.picture}
-        if photo.start is not None:
-            layers["start"] = photo.start_layer
-        layers["mask"] = partial(photo.mask_layer, (red, green, blue))
-        layers["unsure"] = photo.doubt_layer
-        self.painter.show(photo.shape, photo.strokes, layers)
-        self._tell()
+    def add(self, paths: Iterable[PathLike]) -> None:
+        """Learn from images that have strokes already, without showing them."""
+        for path in paths:
+            if Path(path).name in read_labels(Path(path).with_name(KEPT)):
+                self._add(path)
+
+    def _add(self, path: PathLike) -> Photo:
+        name = os.path.realpath(path)
+        if name not in self.photos:
+            like = next(iter(self.photos.values()), None)
+            self.photos[name] = Photo(path, like)
+        return self.photos[name]
 
     def start_from(self, path: PathLike | None) -> None:
         """Correct an older ground truth or mask of the image shown."""
         self.photo.start_from(path)
         self._keep()
-        self._show()
+        self.open(self.photo.path)
 
     def strokes_changed(self) -> None:
         """Take the painter's strokes over, and keep them in the file."""
@@ -108,32 +118,31 @@ class Session:
             self.train()
 
     def _keep(self) -> None:
-        photo = self.photo
-        path = photo.path.with_name(KEPT)
-        labels = read_labels(path)
-        labels[photo.path.name] = Labels(photo.strokes, photo.start_path)
-        write_labels(path, labels)
+        try:
+            self.photo.keep()
+            self.problem = ""
+        except InputError as error:
+            self.problem = f"NOT KEPT: {error}."
 
     # -------------------------------------------------------------- the network
 
-    def scenes(self) -> list[Scene]:
-        """Give the labelled parts of all images."""
-        return [scene for photo in self.photos.values() for scene in photo.scenes()]
-
     def train(self) -> None:
         """Learn what is labelled, in the background, and show the mask as it grows."""
-        scenes = self.scenes()
+        photos = self.photos.values()
+        scenes = [scene for photo in photos for scene in photo.scenes()]
         if not has_both_classes(scenes):
-            self._tell("Nothing to learn yet: paint both classes.")
-            return
-        if self.model is None:
-            self.told = "Training: the first mask comes in a moment."
+            self.lesson.teach([])
+            self.told = "Nothing to learn: paint both classes, then Train."
+        else:
+            others = [part for photo in photos for part in photo.others()]
+            self.lesson.teach(scenes, others, self._count())
+            if self.model is None:
+                self.told = "Training: the first mask comes in a moment."
         self._tell()
-        self.lesson.teach(scenes, self._count())
 
     def _take_network(self, model: FCNN, steps: int, known: str) -> None:
         """Show what a better network makes of the image."""
-        self.model = model
+        self.model, self.turn = model, 0
         self.told = (
             f"Mask of {time.strftime('%H:%M:%S')}: knows {known}, after {steps} steps."
         )
@@ -144,12 +153,15 @@ class Session:
         """Say how much is labelled, and what the mask knows; or what went wrong."""
         shares = zip(self.photo.shares(), self.painter.names, strict=True)
         labelled = ", ".join(f"{100 * share:.2g}% {name}" for share, name in shares)
-        text = f"{self._count()} painted; labelled: {labelled}."
+        text = f"{self._count()}; labelled here: {labelled}. {self.problem}"
         self.painter.status = f"{text} {problem or self.told} {ADVICE}"
 
     def _count(self) -> str:
         """Say how many strokes all images have."""
-        return counted(sum(len(photo.strokes) for photo in self.photos.values()))
+        counts = [len(photo.strokes) for photo in self.photos.values()]
+        return counted(sum(counts), "stroke") + (
+            f" on {counted(len(counts), 'image')}" if len(counts) > 1 else ""
+        )
 
     # -------------------------------------------------------------- the mask
 
@@ -185,28 +197,37 @@ class Session:
         self.painter.refresh("mask", "unsure")
 
     def go_to_doubt(self) -> None:
-        """Move the view to the place where the network is most in doubt."""
-        place = self.photo.unsure_places()[0]
+        """Move the view to the most doubtful place; again, to the next one."""
+        self._require_network()
+        places = self.photo.unsure_places()
+        place = places[self.turn % len(places)]
+        self.turn += 1
         self.painter.go_to(place.grown(100, self.photo.shape))
+
+    def _require_network(self) -> FCNN:
+        if self.model is None:
+            raise InputError("no network yet: paint both classes and train first")
+        return self.model
 
     def rank(self, paths: Iterable[PathLike]) -> list[tuple[float, str]]:
         """Rank images by how unsure the network is of them, the most doubtful first.
 
         Some tiles of each are looked at. Gives the mean doubt, 0 to 1, and the name.
         """
-        if self.model is None:
-            raise InputError("no network yet: paint and train first")
-        ranked = []
+        predictor, ranked = Predictor(self._require_network()), []
         for path in paths:
-            image = open_image(path)
-            image.use_scale(self.scale)
-            sample = spread(image.sample(), 4)
-            logits = Predictor(self.model).tile_logits(sample)
-            doubt = [
-                DOUBTS[(255 * sigmoid(z)).astype(np.uint8)].mean() for _, z in logits
-            ]
-            ranked.append((float(np.mean(doubt)) / 255, str(path)))
+            try:
+                ranked.append((self._doubt(path, predictor), str(path)))
+            except InputError as error:
+                ranked.append((0.0, f"error: {error}"))
         return sorted(ranked, reverse=True)
+
+    def _doubt(self, path: PathLike, predictor: Predictor) -> float:
+        image = open_image(path)
+        image.use_scale(self.photo.image.scale)
+        logits = predictor.tile_logits(spread(image.sample(), 4))
+        doubts = [DOUBTS[(255 * sigmoid(z)).astype(np.uint8)].mean() for _, z in logits]
+        return float(np.mean(doubts)) / 255
 
     # -------------------------------------------------------------- files
 
@@ -226,35 +247,62 @@ class Session:
         list of Path
             The files; the ground truth is the last one.
         """
-        photo, folder = self.photo, Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        stem, image, colours = photo.path.stem, photo.image, BLACK_AND_WHITE
-        truth, labels = folder / f"{stem}_gt.png", photo.labels
+        photo, labels = self.photo, self.photo.labels
+        if (labels == UNLABELLED).all():
+            raise InputError("nothing is painted on this image yet")
+        if whole:
+            self._require_network()
+        truth, mask, overlay, model = self._outputs(Path(folder))
         written = []
         if self.model is not None:
-            # A JPEG is held whole while it is written, and a PNG is no map.
-            is_map = image.place is not None or is_large(image)
-            drawn, pictured = (".tif", ".tif") if is_map else (".png", ".jpg")
-            mask = folder / f"{stem}_mask{drawn}"
-            overlay = folder / f"{stem}_overlay{pictured}"
             whole_mask = np.empty(photo.shape, np.uint8)
             store = Store(whole_mask)
-            pipeline.fill(store, image, Predictor(self.model))
-            writing.write_mask(mask, store, colours, image.place)
-            rows = drawing.overlay_rows(image, store, drawing.tint(photo.overview))
-            writing.write_rows(overlay, rows, photo.shape, place=image.place)
+            pipeline.fill(store, photo.image, Predictor(self.model))
+            place = photo.image.place
+            writing.write_mask(mask, store, BLACK_AND_WHITE, place)
+            rows = drawing.overlay_rows(
+                photo.image, store, drawing.tint(photo.overview)
+            )
+            writing.write_rows(overlay, rows, photo.shape, place=place)
             if whole:
-                labels = np.where(labels <= 1, labels, whole_mask)
-            model = folder / "model.pt"
+                labels = np.where(labels == UNLABELLED, whole_mask, labels)
             described = [s for one in self.photos.values() for s in one.described()]
             looks = describe(self.model, described)
-            weights = self.model.state_dict()
-            model_file.save(model, weights, looks, colours, self.scale)
+            weights, scale = self.model.state_dict(), photo.image.scale
+            model_file.save(model, weights, looks, BLACK_AND_WHITE, scale)
             written = [mask, overlay, model]
-        writing.write_mask(truth, Store(labels), colours)
+        writing.write_mask(truth, Store(labels), BLACK_AND_WHITE)
         return [*written, truth]
 
+    def _outputs(self, folder: Path) -> list[Path]:
+        """Name the ground truth, mask, overlay and model file; see that they can be."""
+        photo = self.photo
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_be_written(folder, error) from error
+        same = [p for p in self.photos.values() if p.path.stem == photo.path.stem]
+        stem = photo.path.stem
+        if len(same) > 1:  # as in two folders
+            folder_name = photo.path.absolute().parent.name
+            stem = f"{folder_name}_{photo.path.name.replace('.', '_')}"
+        # A JPEG is held whole while it is written, and a PNG is no map.
+        is_map = photo.image.place is not None or is_large(photo.image)
+        names = [
+            f"{stem}_gt.png",
+            f"{stem}_mask{'.tif' if is_map else '.png'}",
+            f"{stem}_overlay{'.tif' if is_map else '.jpg'}",
+            "model.pt",
+        ]
+        outputs = [folder / name for name in names]
+        starts: list[PathLike] = [
+            p.start_path for p in self.photos.values() if p.start_path
+        ]
+        inputs: list[PathLike] = [p.path for p in self.photos.values()]
+        check_files(inputs + starts, [(path, (path.suffix,)) for path in outputs])
+        return outputs
 
-def counted(strokes: int) -> str:
-    """Count strokes in words."""
-    return "1 stroke" if strokes == 1 else f"{strokes} strokes"
+
+def counted(count: int, noun: str) -> str:
+    """Count things in words."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

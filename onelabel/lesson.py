@@ -2,11 +2,15 @@
 
 It is a chain of short trainings, each twice as long as the one before: the rate of each
 falls to almost nothing at its end, where its average gives a mask (warm restarts:
-Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983). New labels begin a new
-chain, from the network as it is.
+Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983). Each begins half way from
+the network as it is to a new one, which generalises better than to go on from it
+(shrink and perturb: Ash and Adams 2020, https://arxiv.org/abs/1910.08475).
+
+Strokes show little of an image. So in the last trainings of a chain, half of the
+patches come from parts spread over the image, where what the network is sure of
+counts as labelled (self-training: Lee 2013, "Pseudo-Label").
 """
 
-import copy
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,15 +22,19 @@ from onelabel.files import one_line
 from onelabel.image import Image, grid, spread
 from onelabel.sampling import Scene, sheet_weights
 from onelabel.truth import UNLABELLED
-from segutils import FCNN, Block, single_threads
+from segutils import FCNN, Block, Predictor, single_threads
 
 
-FIRST, LONGEST = 100, 1600  # steps of a chain's first training, and of its longest
+FIRST, LONGEST = 100, 800  # steps of a chain's first training, and of its longest
+ALONE = 200  # steps: longer trainings learn from the network's own labels, too
+KEPT = 0.5  # of the network's weights, in those that a training begins with
 RUN = 25  # steps between two looks for new labels
 PATCH = 16  # pixels a side: of a larger patch, strokes label a smaller share
 PIXELS = 2**14  # in a forward pass: many small steps learn more in a second
 CELL, MARGIN = 128, 16  # pixels: the parts of an image that are read, and around them
 MOST = 96  # parts of an image, where an old truth labels all of it
+SPREAD = 24  # parts of an image that the network labels itself
+SURE = 1.0  # it does where its logit is so large, of either sign
 NOWHERE = Block(0, 0, 0, 0)  # nothing is held out
 
 Pixels = dict[Block, np.ndarray]  # parts of an image, (h, w, 3) uint8
@@ -58,8 +66,20 @@ def labelled_parts(
     corrected = [cell for cell in labelled if any(map(cell.meets, drawn))]
     others = [cell for cell in labelled if cell not in corrected]
     room = max(MOST - len(corrected), 0)
+    return _read_parts(image, labels, corrected + spread(others, room), known)
+
+
+def spread_parts(image: Image, labels: np.ndarray, known: Pixels) -> list[Scene]:
+    """Read some parts all over an image, labelled or not; as `labelled_parts` does."""
+    cells = spread(grid(image.shape, CELL, CELL), SPREAD)
+    return _read_parts(image, labels, cells, known)
+
+
+def _read_parts(
+    image: Image, labels: np.ndarray, cells: Sequence[Block], known: Pixels
+) -> list[Scene]:
     scenes = []
-    for cell in corrected + spread(others, room):
+    for cell in cells:
         part = cell.grown(MARGIN, image.shape)
         if part not in known:
             known[part] = image.read(part)
@@ -67,6 +87,19 @@ def labelled_parts(
         truth[np.ma.getmaskarray(known[part]).any(-1)] = UNLABELLED
         scenes.append(Scene(np.ma.getdata(known[part]), truth, NOWHERE, PATCH))
     return scenes
+
+
+def self_labelled(model: FCNN, scenes: Sequence[Scene]) -> list[Scene]:
+    """Label what is not labelled, where a network is sure of it."""
+    predictor, labelled = Predictor(model), []
+    for scene in scenes:
+        logit = predictor.logits(scene.rgb)
+        answer = np.where(logit > 0, 1, 0).astype(np.uint8)
+        answer[abs(logit) < SURE] = UNLABELLED
+        truth = np.where(scene.truth == UNLABELLED, answer, scene.truth)
+        if (truth != UNLABELLED).any():
+            labelled.append(scene._replace(truth=truth))
+    return labelled
 
 
 def has_both_classes(scenes: Sequence[Scene]) -> bool:
@@ -99,16 +132,30 @@ class Lesson:
         self.on_network, self.on_problem = on_network, on_problem
         self.model: FCNN | None = None
         self.steps = 0  # of all trainings so far
-        self.waiting: tuple[Sequence[Scene], Any] | None = None
+        self.waiting: tuple[Sequence[Scene], Sequence[Scene], Any] | None = None
         self.is_at_work = False
         self.lock = threading.Lock()
         # Steps as small as these are faster in one thread; others may paint and draw.
         self.thread = single_threads(1)
 
-    def teach(self, scenes: Sequence[Scene], told: Any = None) -> None:
-        """Begin a new chain of trainings, as soon as the run at work is done."""
+    def teach(
+        self, scenes: Sequence[Scene], others: Sequence[Scene] = (), told: Any = None
+    ) -> None:
+        """Begin a new chain of trainings, as soon as the run at work is done.
+
+        Without scenes, only the one at work ends.
+
+        Parameters
+        ----------
+        scenes : sequence of Scene
+            From `labelled_parts`.
+        others : sequence of Scene
+            From `spread_parts`.
+        told : object
+            What `on_network` is to be told.
+        """
         with self.lock:
-            self.waiting = scenes, told
+            self.waiting = scenes, others, told
             if not self.is_at_work:
                 self.is_at_work = True
                 self.thread.submit(self._work)
@@ -120,36 +167,53 @@ class Lesson:
                 if self.waiting is None:
                     self.is_at_work = False
                     return
-                (scenes, told), self.waiting = self.waiting, None
+                (scenes, others, told), self.waiting = self.waiting, None
             try:
-                self.learn(scenes, told)
+                self.learn(scenes, others, told)
             except Exception as error:  # whatever it is, the page must show it
                 self.on_problem(one_line(error))
 
-    def learn(self, scenes: Sequence[Scene], told: Any = None) -> None:
+    def learn(
+        self, scenes: Sequence[Scene], others: Sequence[Scene], told: Any
+    ) -> None:
         """Go through a chain of trainings, or break it off for new labels."""
-        if self.model is None:
-            self.model = self.new_model(scenes, 0, torch.device("cpu"))
         length = FIRST
-        while length <= LONGEST and self.practise(scenes, length):
-            # A copy: the next training changes the network itself.
-            self.on_network(copy.deepcopy(self.model).eval(), self.steps, told)
+        while scenes and length <= LONGEST:
+            better = self.practise(scenes, others, length)
+            if better is None:
+                break
+            self.model = better
+            self.on_network(better, self.steps, told)
             length *= 2
 
-    def practise(self, scenes: Sequence[Scene], length: int) -> bool:
-        """Train once; tell whether it came to its end. The shortest always does."""
-        trainer = self.trainer(
-            self.model, scenes, PATCH, 1, length, seed=self.steps, pixels=PIXELS
-        )
+    def practise(
+        self, scenes: Sequence[Scene], others: Sequence[Scene], length: int
+    ) -> FCNN | None:
+        """Train once; None where that was broken off, which the shortest never is."""
+        taught = []
+        if self.model is not None and length > ALONE:
+            taught = self_labelled(self.model, others)
+        begun = self._begun(scenes)
+        more = {"seed": self.steps, "taught": taught, "pixels": PIXELS}
+        trainer = self.trainer(begun, scenes, PATCH, 1, length, **more)
         # Drawn evenly, a small stroke counts almost as much as a large one.
-        trainer.weights = sheet_weights(scenes, PATCH, rare_share=0)
+        trainer.weights = sheet_weights(scenes, PATCH, taught, rare_share=0)
         for _ in range(length // RUN):
             if length > FIRST and self._is_broken_off():
-                break
+                return None
             trainer.take(RUN)
             self.steps += RUN
-        self.model = trainer.average
-        return not self._is_broken_off() or length == FIRST
+        return trainer.average.eval()
+
+    def _begun(self, scenes: Sequence[Scene]) -> FCNN:
+        """Give the network that a training begins with."""
+        begun = self.new_model(scenes, self.steps, torch.device("cpu"))
+        if self.model is not None:
+            old = self.model.state_dict()
+            for name, value in begun.state_dict().items():
+                if value.is_floating_point():  # the norms also count batches
+                    value.lerp_(old[name], KEPT)
+        return begun
 
     def _is_broken_off(self) -> bool:
         return self.waiting is not None or not threading.main_thread().is_alive()

@@ -18,7 +18,7 @@
 const NONE = 255; // the label of pixels without one; the eraser's
 const HEIGHT = 560; // of the canvas, in CSS pixels
 const MOST = 200; // pixels of the screen, the largest brush
-const PATIENCE = 10_000; // ms until an answer is taken to be lost
+const PATIENCE = 10_000; // ms until an answer is taken to be late or lost
 const FAR = 2 ** 30; // beyond any image
 const CLOSEST = 64; // pixels of the screen, a pixel of the image at most
 
@@ -226,8 +226,16 @@ class Shared {
 
   change(action) {
     this.queue.push(action);
+    setTimeout(() => this.queue.includes(action) && this.warn(), PATIENCE);
     this.tell(action);
     this.update();
+  }
+
+  /** Python may be busy, or gone. */
+  warn() {
+    const what = "NOT KEPT so far: Python does not answer.";
+    const text = `${what} If its kernel is new, run all cells again.`;
+    for (const view of this.views) view.status.textContent = text;
   }
 
   /** Python has changed its strokes, for this page or another. */
@@ -259,7 +267,7 @@ const KEYS = [
   ["Ctrl+Y, Ctrl+Shift+Z", "redo"], ["H", "hide or show labels and overlays"],
   ["wheel, + and -", "zoom, after a click"],
   ["Ctrl+wheel", "zoom at any time"], ["Space+drag, middle button", "move"],
-  ["two fingers", "move and zoom"], ["0", "show the whole image"], ["Enter", "go on"],
+  ["two fingers", "move and zoom"], ["0", "show the whole image"], ["Enter", "train"],
 ];
 
 const make = (tag, properties = {}, ...children) => {

@@ -1,5 +1,6 @@
 """An image that is being labelled: its strokes, and what the network says of it."""
 
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,20 +8,21 @@ from pathlib import Path
 import numpy as np
 
 from onelabel import depth
-from onelabel.files import PathLike
-from onelabel.image import InMemory, grid, hold, spread, strips
-from onelabel.lesson import NOWHERE, PATCH, Pixels, labelled_parts
+from onelabel.files import InputError, PathLike
+from onelabel.image import Image, InMemory, grid, hold, spread, strips
+from onelabel.lesson import NOWHERE, PATCH, Pixels, labelled_parts, spread_parts
 from onelabel.reading import open_image
 from onelabel.sampling import Scene
-from onelabel.strokes import Labels, Stroke, box, draw
+from onelabel.strokes import Labels, Stroke, box, draw, read_labels, write_labels
 from onelabel.truth import UNLABELLED, Colour, read_truth_of
 from segutils import HALO, Block, Predictor, sigmoid
 
 
+KEPT = "labels.json"  # beside the images
 OVERVIEW = 2_000_000  # pixels of the picture that views of a whole large image show
 PART = 488  # pixels a side, of the parts that are segmented one by one: two tiles
 COARSE = 32  # pixels a side, of the places that are compared for where to paint next
-FEW = 8  # parts that describe a large image
+FEW = 8  # tiles that describe a large image
 YELLOW = (240, 228, 66)  # where the network is unsure
 # How near each probability, times 255, is to a draw: 0 to 255.
 DOUBTS = (255 - abs(2 * np.arange(256) - 255)).astype(np.uint8)
@@ -32,37 +34,38 @@ class Photo:
     Parameters
     ----------
     path : str or Path
-        Its file.
-    scale : depth.Scale, optional
-        How values of more than 8 bits become grey levels; the image's own unless given.
-    labels : Labels
-        What was kept of it before.
+        Its file. The strokes are kept in `KEPT` beside it.
+    like : Photo, optional
+        Another one, whose kind of pixels and scale it must have.
 
     Raises
     ------
     InputError
-        The image or the truth that it started from cannot be read, or do not match.
+        The image or its strokes cannot be read, or do not match.
     """
 
-    def __init__(
-        self, path: PathLike, scale: depth.Scale | None, labels: Labels
-    ) -> None:
+    def __init__(self, path: PathLike, like: "Photo | None" = None) -> None:
         self.path = Path(path)
         image = open_image(path)
         if not image.in_any_order:  # any part may be looked at, in any order
             image = hold(image)
             image.path = path
-        kind = depth.kind_of(image.dtype)
-        image.use_scale(scale or depth.fit_scale(kind, image.raw_sample()))
-        self.image, self.shape = image, image.shape
+        if like is None:
+            kind = depth.kind_of(image.dtype)
+            image.use_scale(depth.fit_scale(kind, image.raw_sample()))
+        else:
+            image.use_scale(like.image.scale)
+        self.image: Image = image
+        self.shape = image.shape
         self.lock = threading.Lock()  # the page paints while the network learns
         self.parts: Pixels = {}
         self.probability = np.zeros(image.shape, np.uint8)  # of class 1, times 255
         self.step = max(1, round((image.shape[0] * image.shape[1] / OVERVIEW) ** 0.5))
         self.overview = self._shrunk()
         self.strokes: list[Stroke] = []
-        self.start_from(labels.start)
-        self.set_strokes(labels.strokes)
+        self.start: np.ndarray | None = None
+        self.start_path: str | None = None
+        self.read()
 
     def _shrunk(self) -> np.ndarray:
         """Read every few rows and columns of the image."""
@@ -75,8 +78,43 @@ class Photo:
 
     # -------------------------------------------------------------- labels
 
+    @property
+    def kept_in(self) -> Path:
+        """The file that has the strokes of the images of this folder."""
+        return self.path.with_name(KEPT)
+
+    def read(self) -> None:
+        """Take up what was kept of the image."""
+        labels = read_labels(self.kept_in).get(self.path.name, Labels([], self.shape))
+        if labels.shape != self.shape:
+            there, here = (f"{w}x{h}" for h, w in (labels.shape, self.shape))
+            raise InputError(
+                f"{self.kept_in}: has strokes of {self.path.name} with {there} pixels, "
+                f"but it has {here} (put the image back, or move the file away)"
+            )
+        self.seen = {stroke.id for stroke in labels.strokes}
+        start = labels.start and os.path.normpath(self.path.with_name(labels.start))
+        self.problem = ""
+        try:
+            self.start_from(start)
+        except InputError as error:  # the strokes are worth having without it
+            self.problem = f"Without the truth that it began from: {error}."
+            self.start_from(None)
+            self.start_path = start
+        self.set_strokes(labels.strokes)
+
+    def keep(self) -> None:
+        """Write the strokes to the file; those of another kernel there stay."""
+        labels = read_labels(self.kept_in)
+        self.seen |= {stroke.id for stroke in self.strokes}
+        there = labels.get(self.path.name, Labels([], self.shape)).strokes
+        others = [stroke for stroke in there if stroke.id not in self.seen]
+        start = self.start_path and os.path.relpath(self.start_path, self.path.parent)
+        labels[self.path.name] = Labels(others + self.strokes, self.shape, start)
+        write_labels(self.kept_in, labels)
+
     def start_from(self, path: PathLike | None) -> None:
-        """Take an older ground truth or mask as what the strokes correct."""
+        """Take an older ground truth or mask as what the strokes correct; or none."""
         self.start = read_truth_of(self.image, path)[0] if path else None
         self.start_path = str(path) if path else None
         with self.lock:
@@ -103,11 +141,26 @@ class Photo:
             boxes = [box(stroke) for stroke in self.strokes]
             return labelled_parts(self.image, self.labels, boxes, self.parts)
 
+    def others(self) -> list[Scene]:
+        """Give parts all over the image, for the network to label itself."""
+        with self.lock:
+            return spread_parts(self.image, self.labels, self.parts)
+
     def described(self) -> list[Scene]:
-        """Give what describes the image: all of it, or of a large one some parts."""
+        """Give the image with its corrected mask; of a large one, some tiles.
+
+        What is painted does not say which class the image has more of.
+        """
+        with self.lock:
+            labels = self.labels.copy()
+        mask = (self.probability > 127).astype(np.uint8)
+        truth = np.where(labels == UNLABELLED, mask, labels)
         if isinstance(self.image, InMemory):
-            return [Scene(self.image.whole(), self.labels, NOWHERE, PATCH)]
-        return spread(self.scenes(), FEW)
+            return [Scene(self.image.whole(), truth, NOWHERE, PATCH)]
+        return [
+            Scene(np.ma.getdata(pixels), truth[tile.seen.slices], NOWHERE, PATCH)
+            for tile, pixels in spread(self.image.sample(), FEW)
+        ]
 
     def shares(self) -> list[float]:
         """Say how much of the image each class labels."""

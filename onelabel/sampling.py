@@ -326,8 +326,8 @@ def sheet_weights(
     image.
     """
     if taught:
-        halves = sheet_weights(scenes, size), sheet_weights(taught, size)
-        return sheet(halves) / 2
+        halves = (sheet_weights(s, size, (), rare_share) for s in (scenes, taught))
+        return sheet(list(halves)) / 2
     areas = []
     for _, truth, block, _ in scenes:
         labelled = truth != UNLABELLED

@@ -18,6 +18,7 @@ from segutils import Block
 
 
 FORMAT = 1  # of the file
+LARGEST, FARTHEST = 10_000, 10_000_000  # pixels: a radius, and a point's x or y
 RUN = 256  # steps of the brush that are drawn at once
 Point = tuple[int, int]  # x and y of a pixel; it may lie outside the image
 
@@ -35,7 +36,9 @@ def as_stroke(plain: dict) -> Stroke:
     """Make a stroke of plain values, as they come from a file or a page."""
     label, radius = int(plain["label"]), int(plain["radius"])
     points = tuple((int(x), int(y)) for x, y in plain["points"])
-    if label not in (0, 1, UNLABELLED) or radius < 0 or not points:
+    is_far = any(max(map(abs, point)) > FARTHEST for point in points)
+    is_label = label in (0, 1, UNLABELLED)
+    if not (is_label and 0 <= radius <= LARGEST and points) or is_far:
         raise ValueError(f"no stroke: label {label}, radius {radius}, {points[:1]}")
     return Stroke(str(plain["id"]), label, radius, points)
 
@@ -44,7 +47,8 @@ class Labels(NamedTuple):
     """What is known of an image: strokes, over an older truth if there is one."""
 
     strokes: list[Stroke]
-    start: str | None = None  # the file of that truth
+    shape: tuple[int, int]  # the image's height and width
+    start: str | None = None  # the file of that truth, as seen from the image's folder
 
 
 def read_labels(path: PathLike) -> dict[str, Labels]:
@@ -71,23 +75,27 @@ def read_labels(path: PathLike) -> dict[str, Labels]:
         kept = json.loads(Path(path).read_text())
         if kept["format"] != FORMAT:
             raise InputError(f"{path}: labels of format {kept['format']}, not {FORMAT}")
-        return {
-            str(name): Labels(list(map(as_stroke, plain["strokes"])), plain["start"])
-            for name, plain in kept["images"].items()
-        }
+        return {str(name): _as_labels(plain) for name, plain in kept["images"].items()}
     except InputError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
-            f"{path}: holds no labels (damaged? move it away to begin anew)"
+            f"{path}: cannot be read, and has the strokes of this folder's images "
+            "(mend it, or move it away to begin without them)"
         ) from error
+
+
+def _as_labels(plain: dict) -> Labels:
+    height, width = map(int, plain["shape"])
+    strokes = list(map(as_stroke, plain["strokes"]))
+    return Labels(strokes, (height, width), plain["start"])
 
 
 def write_labels(path: PathLike, labels: Mapping[str, Labels]) -> None:
     """Write the labels of a folder's images to a JSON file, whole or not at all."""
     images = {
-        name: {"start": start, "strokes": [stroke._asdict() for stroke in strokes]}
-        for name, (strokes, start) in labels.items()
+        name: {**kept._asdict(), "strokes": [s._asdict() for s in kept.strokes]}
+        for name, kept in labels.items()
     }
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps({"format": FORMAT, "images": images}))

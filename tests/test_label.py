@@ -34,10 +34,12 @@ def test_paint_train_save_and_come_back(page, server, checkout, kept):
     painting.drag((700, 500), (760, 540))
     painting.keys("2")
     painting.drag((405, 700), (415, 735))
-    page.get_by_text("2 strokes painted;").wait_for()
+    page.get_by_text("2 strokes;").wait_for()
     painting.keys("Enter")
     page.get_by_text(re.compile("knows 2 strokes")).first.wait_for()
     painting.settle()
+    page.evaluate("() => window.onelabelPainters[0].shared.warn()")  # if it were late
+    page.get_by_text("NOT KEPT so far").wait_for()
     press(page, "Where next?")
     press(page, "Save")
     page.get_by_text("wrote labelled/model.pt").wait_for()
@@ -49,7 +51,7 @@ def test_paint_train_save_and_come_back(page, server, checkout, kept):
     # Another kernel.
     page.evaluate("() => window.jupyterapp.serviceManager.sessions.shutdownAll()")
     open_and_run(page, server, "label")
-    page.get_by_text("2 strokes painted;").wait_for()
+    page.get_by_text("2 strokes;").wait_for()
     again = Painting(page, checkout)
     assert {0, 1} <= set(again.labels()[0].ravel().tolist())
 

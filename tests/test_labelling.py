@@ -2,6 +2,7 @@
 
 import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import rasterio
 from conftest import predict_here
 from PIL import Image
 from rasterio.transform import from_origin
+from samples import write_deep_png
 
 import segutils
 import train
@@ -28,7 +30,9 @@ ONE = Stroke("b", 1, 2, ((100, 90), (120, 95)))
 
 
 def opened(path=RGB, labels=()):
-    return Photo(path, None, Labels(list(labels)))
+    image = Photo(path)
+    image.set_strokes(list(labels))
+    return image
 
 
 def drawn(shape, *several):
@@ -140,7 +144,7 @@ class FakeTrainer:
     made: list
     on_take = staticmethod(lambda trainer: None)
 
-    def __init__(self, model, scenes, size, epochs, steps, seed, pixels):
+    def __init__(self, model, scenes, size, epochs, steps, seed, taught, pixels):
         self.average, self.steps, self.taken, self.scenes = model, steps, 0, scenes
         FakeTrainer.made.append(self)
 
@@ -171,9 +175,9 @@ def lessons(model, monkeypatch):
 
 def test_trainings_grow_from_each_other(lessons):
     made, networks, _, done = lessons
-    made.teach(["scenes"], "last")
+    made.teach(["scenes"], (), "last")
     assert done.wait(20)
-    assert [trainer.steps for trainer in FakeTrainer.made][:3] == [100, 200, 400]
+    assert [trainer.steps for trainer in FakeTrainer.made] == [100, 200, 400, 800]
     assert all(trainer.taken == trainer.steps for trainer in FakeTrainer.made[:4])
     assert networks[:3] == [(100, "last"), (300, "last"), (700, "last")]
 
@@ -183,10 +187,10 @@ def test_new_labels_break_off_a_long_training(lessons):
 
     def on_take(trainer):
         if trainer.steps == 400 and trainer.scenes == ["old"]:
-            made.teach(["new"], "last")
+            made.teach(["new"], (), "last")
 
     FakeTrainer.on_take = on_take
-    made.teach(["old"], "first")
+    made.teach(["old"], (), "first")
     assert done.wait(20)
     old = [t for t in FakeTrainer.made if t.scenes == ["old"]]
     assert [t.taken for t in old] == [100, 200, lesson.RUN]
@@ -200,12 +204,12 @@ def test_a_training_that_fails_is_told_and_the_next_one_works(lessons):
         raise RuntimeError("no\nluck")
 
     FakeTrainer.on_take = fails
-    made.teach(["scenes"], "first")
+    made.teach(["scenes"], (), "first")
     assert done.wait(20)
     assert problems == ["no luck"]
     done.clear()
     FakeTrainer.on_take = lambda trainer: None
-    made.teach(["scenes"], "last")
+    made.teach(["scenes"], (), "last")
     assert done.wait(20)
     assert networks
 
@@ -245,6 +249,17 @@ def session(folder, monkeypatch):
     return made
 
 
+def kept_strokes():
+    labels = strokes.read_labels("data/labels.json")
+    return {name: kept.strokes for name, kept in labels.items()}
+
+
+def another_session():
+    made = Session(FakePainter(), train.new_model, train.Trainer)
+    made.open(RGB)
+    return made
+
+
 def paint(session, *several):
     session.painter.strokes += several
     session.strokes_changed()
@@ -259,10 +274,9 @@ def trained(session):
 
 def test_each_stroke_is_kept_at_once(session):
     paint(session, ZERO)
-    assert strokes.read_labels("data/labels.json") == {"rgb.png": Labels([ZERO])}
+    assert kept_strokes() == {"rgb.png": [ZERO]}
     paint(session, ONE)
-    another = Session(FakePainter(), train.new_model, train.Trainer)
-    another.open(RGB)
+    another = another_session()
     assert another.painter.strokes == [ZERO, ONE]
 
 
@@ -272,16 +286,17 @@ def test_the_labels_of_other_images_stay(session):
     session.open("data/other.png")
     assert session.painter.strokes == []
     paint(session, ONE)
-    kept = strokes.read_labels("data/labels.json")
-    assert kept == {"rgb.png": Labels([ZERO]), "other.png": Labels([ONE])}
-    session.open(RGB)
+    assert kept_strokes() == {"rgb.png": [ZERO], "other.png": [ONE]}
+    session.open("./data/rgb.png")  # by another name
     assert session.painter.strokes == [ZERO]
-    assert len(session.scenes()) == 2
+    assert session.painter.status.startswith("2 strokes on 2 images; labelled here: ")
 
 
 def test_one_class_alone_is_not_learned(session):
     paint(session, ZERO)
-    assert re.match("1 stroke painted; .* soil, 0% plant", session.painter.status)
+    assert re.match(
+        "1 stroke; labelled here: .* soil, 0% plant", session.painter.status
+    )
     session.train()
     assert "paint both classes" in session.painter.status
     assert session.model is None
@@ -290,14 +305,16 @@ def test_one_class_alone_is_not_learned(session):
 def test_the_mask_follows_a_training(session):
     paint(session, ZERO, ONE)
     trained(session)
-    assert "2 strokes painted; labelled: " in session.painter.status
+    assert "2 strokes; labelled here: " in session.painter.status
     assert "knows 2 strokes, after 5 steps" in session.painter.status
     predictor = segutils.Predictor(session.model)
     mask = predictor.segment(session.photo.image.whole()) == 1
     shown = session.painter.layers["mask"](Block(0, 0, 60, 50), 1)
     assert ((shown[..., 3] > 0) == mask[:60, :50]).mean() > 0.99
     session.go_to_doubt()
-    assert len(session.painter.gone) == 1
+    session.go_to_doubt()
+    first, second = session.painter.gone
+    assert first != second
 
 
 def test_after_each_stroke_if_asked_to(session):
@@ -368,9 +385,108 @@ def test_labels_are_saved_without_a_network(session):
 def test_the_truth_that_was_corrected_is_kept(session):
     session.start_from("data/gt.png")
     paint(session, ONE)
-    kept = strokes.read_labels("data/labels.json")
-    assert kept["rgb.png"] == Labels([ONE], "data/gt.png")
+    kept = strokes.read_labels("data/labels.json")["rgb.png"]
+    assert kept == Labels([ONE], session.photo.shape, "gt.png")
     assert "start" in session.painter.layers
-    another = Session(FakePainter(), train.new_model, train.Trainer)
-    another.open(RGB)
+    another = another_session()
     assert (another.photo.labels == session.photo.labels).all()
+
+
+def test_a_truth_that_is_gone_leaves_the_strokes(session):
+    Path("data/old.png").write_bytes(Path("data/gt.png").read_bytes())
+    session.start_from("data/old.png")
+    paint(session, ONE)
+    Path("data/old.png").unlink()
+    another = another_session()
+    assert another.painter.strokes == [ONE]
+    assert "Without the truth that it began from" in another.painter.status
+    paint(another, ZERO)
+    kept = strokes.read_labels("data/labels.json")["rgb.png"]
+    assert kept.start == "old.png"  # it may come back
+
+
+def test_two_kernels_keep_the_strokes_of_both(session):
+    another = another_session()
+    paint(session, ZERO)
+    paint(another, ONE)
+    paint(session, ZERO._replace(id="c"))
+    assert {stroke.id for stroke in kept_strokes()["rgb.png"]} == {"a", "b", "c"}
+    session.painter.strokes.pop()  # what one kernel takes back is gone
+    session.strokes_changed()
+    assert {stroke.id for stroke in kept_strokes()["rgb.png"]} == {"a", "b"}
+
+
+def test_strokes_of_an_image_of_another_size_are_refused(session):
+    paint(session, ZERO)
+    with Image.open(RGB) as image:
+        image.crop((0, 0, 99, 88)).save(RGB)
+    with pytest.raises(InputError, match="230x176 pixels, but it has 99x88"):
+        another_session()
+
+
+def test_strokes_that_cannot_be_kept_are_told_until_they_are(session):
+    paint(session, ZERO)
+    Path("data/labels.json").write_text("dear diary")
+    paint(session, ONE)
+    assert "NOT KEPT" in session.painter.status
+    session.train()
+    assert "NOT KEPT" in session.painter.status
+    Path("data/labels.json").unlink()
+    paint(session, ZERO._replace(id="c"))
+    assert "NOT KEPT" not in session.painter.status
+    assert len(kept_strokes()["rgb.png"]) == 3
+
+
+def test_images_of_two_kinds_of_pixels_do_not_mix(session, scene):
+    write_deep_png("deep.png", scene[0].astype(np.uint16) * 200)
+    with pytest.raises(InputError, match="trained on 8 bits"):
+        session.open("deep.png")
+    assert str(session.photo.path) == RGB
+
+
+def test_images_that_have_strokes_are_learned_without_being_shown(session):
+    Image.open(RGB).save("data/other.png")
+    session.open("data/other.png")
+    paint(session, ONE)
+    another = another_session()
+    another.add([RGB, "data/other.png", "data/gt.png"])
+    assert len(another.photos) == 2
+    assert str(another.photo.path) == RGB
+
+
+def test_nothing_painted_is_not_saved(session):
+    with pytest.raises(InputError, match="nothing is painted"):
+        session.save("out")
+    paint(session, ONE)
+    with pytest.raises(InputError, match="train first"):
+        session.save("out", whole=True)
+    with pytest.raises(InputError, match="train first"):
+        session.go_to_doubt()
+
+
+def test_erased_labels_end_the_training(session):
+    paint(session, ZERO, ONE)
+    trained(session)
+    paint(session, Stroke("e", UNLABELLED, 400, ((0, 0),)))
+    session.train()
+    assert "Nothing to learn" in session.painter.status
+
+
+def test_images_of_one_name_are_saved_apart(session, folder):
+    (folder / "more").mkdir()
+    Image.open(RGB).save("more/rgb.png")
+    paint(session, ZERO)
+    session.open("more/rgb.png")
+    paint(session, ONE)
+    assert [path.name for path in session.save("out")] == ["more_rgb_png_gt.png"]
+
+
+def test_what_is_corrected_is_not_overwritten(session, folder):
+    (folder / "out").mkdir()
+    Image.open("data/gt.png").save("out/rgb_gt.png")
+    session.start_from("out/rgb_gt.png")
+    with pytest.raises(InputError, match=r"would overwrite the input out/rgb_gt\.png"):
+        session.save("out")
+    Path("file").touch()
+    with pytest.raises(InputError, match="file"):
+        session.save("file")

@@ -77,7 +77,7 @@ def test_a_later_stroke_covers_the_earlier_ones(several):
 @given(several=st.lists(STROKES, max_size=5), start=st.none() | st.just("old.png"))
 def test_labels_are_kept(tmp_path_factory, several, start):
     path = tmp_path_factory.mktemp("kept") / "labels.json"
-    labels = {"a.png": Labels(several, start), "b.jpg": Labels([])}
+    labels = {"a.png": Labels(several, SHAPE, start), "b.jpg": Labels([], (7, 9))}
     strokes.write_labels(path, labels)
     assert strokes.read_labels(path) == labels
 
@@ -87,7 +87,7 @@ def test_without_a_file_there_are_no_labels(tmp_path):
 
 
 def kept(*several, **more):
-    images = {"a.png": {"start": None, "strokes": several}}
+    images = {"a.png": {"start": None, "strokes": several, "shape": [7, 9]}}
     return json.dumps({"format": 1, "images": images, **more})
 
 
@@ -104,6 +104,8 @@ GOOD = {"id": "a", "label": 1, "radius": 2, "points": [[1, 2]]}
         kept(images=[1]),
         kept({**GOOD, "label": 7}),
         kept({**GOOD, "radius": -1}),
+        kept({**GOOD, "radius": 10**6}),
+        kept({**GOOD, "points": [[1, 2], [1, 10**9]]}),
         kept({**GOOD, "points": []}),
         kept({**GOOD, "points": [[1]]}),
         kept("a"),
@@ -112,7 +114,7 @@ GOOD = {"id": "a", "label": 1, "radius": 2, "points": [[1, 2]]}
 def test_a_file_of_anything_else_is_refused(tmp_path, text):
     path = tmp_path / "labels.json"
     path.write_text(text)
-    with pytest.raises(InputError, match=f"{path}: holds no labels"):
+    with pytest.raises(InputError, match=f"{path}: cannot be read"):
         strokes.read_labels(path)
 
 
