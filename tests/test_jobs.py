@@ -157,7 +157,7 @@ def test_a_folder_may_have_one_light(photos, estimates, monkeypatch, capsys):
     (sample,) = estimates
     assert len(sample) <= 3
     out, err = capsys.readouterr()
-    told = "light of the 5 images together: 0.50 red, 0.60 green, 0.70 blue"
+    told = "light of all images together: 0.50 red, 0.60 green, 0.70 blue"
     assert out.splitlines()[0] == told
     assert "photos/broken.png" in err and "1 of 5 images failed" in err
     # The light is part of what a mask is made with.

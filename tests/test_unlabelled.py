@@ -132,7 +132,7 @@ def test_train_learns_from_unlabelled_images_and_reports_it(photos, capsys):
     out, err = capsys.readouterr()
     first, second, *_ = out.splitlines()
     assert first.startswith("unlabelled images: 2; ")
-    assert "% of their pixels are taken as labelled; light: " in first
+    assert "% of their pixels are taken as labelled; " in first
     assert second.startswith("held-out IoU: ")
     assert second.endswith(" with")
     assert err == ""
