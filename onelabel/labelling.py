@@ -67,6 +67,7 @@ class Session:
         self.model: FCNN | None = None
         self.told = "No mask yet: paint both classes, then Train."
         self.problem = ""  # said until it is over
+        self.switching = threading.Lock()
         self.is_eager = False  # whether each stroke begins a training
         self.lesson = Lesson(new_model, trainer, self._take_network, self._tell)
         self.wanted: tuple[Photo, Predictor] | None = None
@@ -77,16 +78,16 @@ class Session:
 
     def open(self, path: PathLike) -> None:
         """Show an image, with the strokes that it has; it joins those to learn from."""
-        self.photo = self._add(path)
+        photo = self._add(path)
         red, green, blue = self.painter.colours[1]
-        layers: dict[str, Any] = {"image": self.photo.picture}
-        if self.photo.start is not None:
-            layers["start"] = self.photo.start_layer
-        layers["mask"] = partial(self.photo.mask_layer, (red, green, blue))
-        layers["unsure"] = self.photo.doubt_layer
-        self.painter.show(self.photo.shape, self.photo.strokes, layers)
-        self.problem = self.photo.problem
-        self.turn = 0
+        layers: dict[str, Any] = {"image": photo.picture}
+        if photo.start is not None:
+            layers["start"] = photo.start_layer
+        layers["mask"] = partial(photo.mask_layer, (red, green, blue))
+        layers["unsure"] = photo.doubt_layer
+        with self.switching:
+            self.photo, self.turn, self.problem = photo, 0, photo.problem
+            self.painter.show(photo.shape, photo.strokes, layers)
         self._tell()
         self._want()
 
@@ -111,8 +112,9 @@ class Session:
 
     def strokes_changed(self) -> None:
         """Take the painter's strokes over, and keep them in the file."""
-        self.photo.set_strokes(self.painter.strokes)
-        self._keep()
+        with self.switching:  # or strokes of one image might be taken for another's
+            self.photo.set_strokes(self.painter.strokes)
+            self._keep()
         self._tell()
         if self.is_eager:
             self.train()
