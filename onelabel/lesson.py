@@ -20,22 +20,21 @@ import torch
 
 from onelabel.files import one_line
 from onelabel.image import Image, grid, spread
-from onelabel.sampling import Scene, sheet_weights
+from onelabel.sampling import NOWHERE, Scene, sheet_weights
 from onelabel.truth import UNLABELLED
+from onelabel.unlabelled import sure_classes
 from segutils import FCNN, Block, Predictor, single_threads
 
 
 FIRST, LONGEST = 100, 800  # steps of a chain's first training, and of its longest
 ALONE = 200  # steps: longer trainings learn from the network's own labels, too
-KEPT = 0.5  # of the network's weights, in those that a training begins with
+INHERITED = 0.5  # share of the network's weights that a training begins with
 RUN = 25  # steps between two looks for new labels
 PATCH = 16  # pixels a side: of a larger patch, strokes label a smaller share
 PIXELS = 2**14  # in a forward pass: many small steps learn more in a second
 CELL, MARGIN = 128, 16  # pixels: the parts of an image that are read, and around them
 MOST = 96  # parts of an image, where an old truth labels all of it
-SPREAD = 24  # parts of an image that the network labels itself
-SURE = 1.0  # it does where its logit is so large, of either sign
-NOWHERE = Block(0, 0, 0, 0)  # nothing is held out
+OTHERS = 24  # parts of an image that the network labels itself
 
 Pixels = dict[Block, np.ndarray]  # parts of an image, (h, w, 3) uint8
 
@@ -71,7 +70,7 @@ def labelled_parts(
 
 def spread_parts(image: Image, labels: np.ndarray, known: Pixels) -> list[Scene]:
     """Read some parts all over an image, labelled or not; as `labelled_parts` does."""
-    cells = spread(grid(image.shape, CELL, CELL), SPREAD)
+    cells = spread(grid(image.shape, CELL, CELL), OTHERS)
     return _read_parts(image, labels, cells, known)
 
 
@@ -93,9 +92,7 @@ def self_labelled(model: FCNN, scenes: Sequence[Scene]) -> list[Scene]:
     """Label what is not labelled, where a network is sure of it."""
     predictor, labelled = Predictor(model), []
     for scene in scenes:
-        logit = predictor.logits(scene.rgb)
-        answer = np.where(logit > 0, 1, 0).astype(np.uint8)
-        answer[abs(logit) < SURE] = UNLABELLED
+        answer = sure_classes(predictor.logits(scene.rgb))
         truth = np.where(scene.truth == UNLABELLED, answer, scene.truth)
         if (truth != UNLABELLED).any():
             labelled.append(scene._replace(truth=truth))
@@ -212,7 +209,7 @@ class Lesson:
             old = self.model.state_dict()
             for name, value in begun.state_dict().items():
                 if value.is_floating_point():  # the norms also count batches
-                    value.lerp_(old[name], KEPT)
+                    value.lerp_(old[name], INHERITED)
         return begun
 
     def _is_broken_off(self) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 import traitlets
 from PIL import Image
 
-from onelabel.files import InputError
+from onelabel.files import InputError, one_line
 from onelabel.strokes import Stroke, as_stroke, is_inside
 from segutils import Block
 
@@ -143,7 +143,7 @@ class Painter(anywidget.AnyWidget):
             call(*values)
         except Exception as error:
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-            self.status = f"error: {kind}{' '.join(str(error).split())}"
+            self.status = f"error: {kind}{one_line(error)}"
 
     def _call(self, calls: Iterable[Callable[[], object]]) -> None:
         for call in calls:

@@ -10,12 +10,13 @@ import numpy as np
 from onelabel import depth
 from onelabel.files import InputError, PathLike
 from onelabel.image import Image, InMemory, grid, hold, spread, strips
-from onelabel.lesson import NOWHERE, PATCH, Pixels, labelled_parts, spread_parts
+from onelabel.lesson import PATCH, Pixels, labelled_parts, spread_parts
+from onelabel.pipeline import read_with_halo
 from onelabel.reading import open_image
-from onelabel.sampling import Scene
+from onelabel.sampling import NOWHERE, Scene
 from onelabel.strokes import Labels, Stroke, box, draw, read_labels, write_labels
 from onelabel.truth import UNLABELLED, Colour, read_truth_of
-from segutils import HALO, Block, Predictor, sigmoid
+from segutils import Block, Predictor, sigmoid
 
 
 KEPT = "labels.json"  # beside the images
@@ -186,9 +187,8 @@ class Photo:
 
     def segment(self, predictor: Predictor, part: Block) -> None:
         """Segment a part, and keep the probabilities."""
-        around = part.grown(HALO, self.shape)
-        logit = predictor.logits(np.ma.getdata(self.image.read(around)))
-        probability = sigmoid(logit[part.within(around)])
+        pixels, inside = read_with_halo(self.image, part)
+        probability = sigmoid(predictor.logits(np.ma.getdata(pixels))[inside])
         self.probability[part.slices] = (255 * probability).round()
 
     def unsure_places(self, most: int = 20) -> list[Block]:

@@ -65,7 +65,7 @@ def _results(
     if client:
         yield from share(client, partial(_fill_block, store, image, predictor), blocks)
         return
-    pieces = prefetch(partial(_read_with_halo, image), blocks)
+    pieces = prefetch(partial(read_with_halo, image), blocks)
     # No name is bound to the pixels: they must be freed before the next block arrives.
     segmented = (
         (block, *_segment(store, predictor, *next(pieces))) for block in blocks
@@ -73,7 +73,7 @@ def _results(
     yield from prefetch(lambda result: store.put(*result), segmented)
 
 
-def _read_with_halo(
+def read_with_halo(
     image: Image, block: Block
 ) -> tuple[np.ndarray, tuple[slice, slice]]:
     """Read a block and the pixels around it; give its place among them, too."""
@@ -94,7 +94,7 @@ def _segment(
 
 def _fill_block(store: Store, image: Image, predictor: Predictor, block: Block) -> None:
     """Segment a block in a worker, which outlives a run: the file may have changed."""
-    piece = _read_with_halo(image.opened_anew(), block)
+    piece = read_with_halo(image.opened_anew(), block)
     store.put(block, *_segment(store, predictor, *piece))
 
 

@@ -24,6 +24,7 @@ from segutils import RECEPTIVE_RADIUS, Block
 
 GUARD = RECEPTIVE_RADIUS + 1  # pixels around the held-out block; even, as tiles start
 SMALLEST_PATCH = 8  # pixels a side
+NOWHERE = Block(0, 0, 0, 0)  # the block of a scene of which nothing is held out
 SPARSE = 0.1  # an image of which less is labelled is labelled by strokes
 
 

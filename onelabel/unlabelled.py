@@ -14,14 +14,13 @@ from onelabel import depth, jobs, light
 from onelabel.files import InputError, PathLike
 from onelabel.image import spread
 from onelabel.reading import open_image
-from onelabel.sampling import Scene
+from onelabel.sampling import NOWHERE, Scene
 from onelabel.truth import UNLABELLED
-from segutils import FCNN, Block, Piece, Predictor
+from segutils import FCNN, Piece, Predictor
 
 
 SURE = 1.0  # a pixel's class is taken as told from this logit on, of either sign
 MOST = 64  # tiles of all images together: 4 megapixels
-NOWHERE = Block(0, 0, 0, 0)  # nothing of these images is held out
 
 
 class Taught(NamedTuple):
@@ -53,6 +52,13 @@ def read_samples(
     return samples
 
 
+def sure_classes(logit: np.ndarray) -> np.ndarray:
+    """Give classes from (h, w) logits; unlabelled where those are near a draw."""
+    classes = np.where(logit > 0, 1, 0).astype(np.uint8)
+    classes[abs(logit) < SURE] = UNLABELLED
+    return classes
+
+
 def teach(
     model: FCNN, looks: light.Looks, samples: Sequence[Sequence[Piece]], patch: int
 ) -> Taught:
@@ -73,8 +79,7 @@ def teach(
         predictor = Predictor(light.in_light(model, looks, its_light))
         logits = predictor.tile_logits(sample)
         for (tile, pixels), (_, logit) in zip(sample, logits, strict=True):
-            classes = np.where(logit > 0, 1, 0).astype(np.uint8)
-            classes[abs(logit) < SURE] = UNLABELLED
+            classes = sure_classes(logit)
             truth = np.full(pixels.shape[:2], UNLABELLED, np.uint8)
             truth[tile.core.within(tile.seen)] = classes
             truth[np.ma.getmaskarray(pixels).any(-1)] = UNLABELLED

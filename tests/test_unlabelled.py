@@ -106,7 +106,7 @@ def test_half_of_the_patches_are_of_unlabelled_images(scene):
     rgb, truth = scene
     labelled = sampling.split_scene(rgb, truth, 32)
     ones = np.ones((40, 60), np.uint8)  # of one class alone
-    taught = [sampling.Scene(rgb[:40, :60], ones, unlabelled.NOWHERE, 32)] * 3
+    taught = [sampling.Scene(rgb[:40, :60], ones, sampling.NOWHERE, 32)] * 3
     weights = sampling.sheet_weights([labelled], 32, taught)
     height = rgb.shape[0]
     assert weights.shape == (height + 3 * 40, rgb.shape[1])
