@@ -9,6 +9,12 @@ python predict.py photos/ --output masks/
     all images of a folder: photos/2026/a.jpg -> masks/2026/a.png
 python predict.py tiles/ --output masks/ --light folder
     tiles of one scene, in one light
+python predict.py map.tif --output mask.tif --min-area 2m2 --polygons objects.gpkg
+    its objects as polygons, too, without the smallest
+python predict.py --from-mask mask.tif --objects table.csv
+    measures the objects of a mask that is there already
+python predict.py --export model.onnx
+    writes the network for QGIS and other programs
 python predict.py --verify new.png
     writes nothing; checks that this machine computes as it should
 """
@@ -19,18 +25,31 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
 import segutils
-from onelabel import console, drawing, files, jobs, light, model_file, pipeline, scores
+from onelabel import (
+    console,
+    drawing,
+    files,
+    ground,
+    jobs,
+    light,
+    model_file,
+    onnx_file,
+    pipeline,
+    scores,
+)
 from onelabel.image import SAMPLED, Image, InMemory, spread, strips
+from onelabel.object_files import Wanted
+from onelabel.options import beside, keeps_logits, parse_args, singles
 from onelabel.reading import MAX_PIXELS, open_image
 from onelabel.resources import check_resources, is_large
 from onelabel.store import Store, store_beside
-from onelabel.truth import Colour, Colours, read_truth_of
+from onelabel.truth import UNLABELLED, Colour, Colours, open_classes, read_truth_of
 from onelabel.verify import compare, describe_findings, middle
 from onelabel.writing import check_outputs, write_mask, write_probabilities, write_rows
 
@@ -54,69 +73,42 @@ def one_class(counts: np.ndarray) -> str | None:
     return f"every pixel is class {counts.argmax()} (is it like the training image?)"
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = console.Parser(description="Segment images with the trained network.")
-
-    def option(name: str, default: object, text: str, **more: Any) -> None:
-        parser.add_argument(name, default=default, help=text, **more)
-
-    image = "images of any size, or folders of them (data/rgb.png)"
-    option("images", ["data/rgb.png"], image, nargs="*", metavar="IMAGE")
-    option(
-        "--model", "model.pt", "model file from train.py (%(default)s)", metavar="FILE"
-    )
-    mask = "mask to write: .jpg, .png, .tif, .zarr or a folder (%(default)s)"
-    option("--output", "predictions.jpg", mask, metavar="PATH")
-    option("--gt", None, "the ground truth: print the scores", metavar="IMAGE")
-    option(
-        "--overlay", None, "write the image with the mask drawn on it", metavar="FILE"
-    )
-    probability = "write the probabilities of class 1: .png (8 bits), .tif (float)"
-    option("--probabilities", None, probability, metavar="FILE")
-    devices = ("auto", "cpu", "cuda", "mps")
-    option("--device", "auto", "where to run (%(default)s)", choices=devices)
-    whose = "allow for the light of each image, of all together (folder), or of none"
-    lights = ("image", "folder", "none")
-    option("--light", "image", f"{whose} (%(default)s)", choices=lights)
-    precision = "bf16: for processors with AMX, and GPUs (%(default)s)"
-    option("--precision", "fp32", precision, choices=tuple(segutils.PRECISIONS))
-    bands = "which bands are red, green and blue (as the training had)"
-    option("--bands", None, bands, type=console.three_bands, metavar="R,G,B")
-    most = "refuse an image with more pixels (%(default)s)"
-    option("--max-pixels", MAX_PIXELS, most, type=console.count, metavar="N")
-    workers = "number of processes that share the work"
-    option("--workers", None, workers, type=console.count, metavar="N")
-    option(
-        "--scheduler",
-        None,
-        "address of a Dask cluster that shares it",
-        metavar="ADDRESS",
-    )
-    afresh = "do everything again, even what is done"
-    parser.add_argument("--overwrite", action="store_true", help=afresh)
-    check = "check this machine on a part of the image; write nothing"
-    option("--verify", None, check, metavar="IMAGE")
-    return parser.parse_args(argv)
-
-
 class Outcome(NamedTuple):
     """What is reported of an image when its files are written."""
 
     job: jobs.Job
     counts: np.ndarray  # pixels of class 0 and class 1
+    objects: int | None  # None where they were not counted
+    pixel: float | None  # square metres, None where that is not known
     light: light.Light
-    warning: str | None
-    scores: dict[str, float] | None
+    warning: str | None = None
+    scores: dict[str, float] | None = None
+
+
+def row_of(outcome: Outcome) -> dict[str, object]:
+    """Give an image's row of the summary of many."""
+    job, counts, number, pixel, *_ = outcome
+    pixels = int(counts[1])
+    return {
+        "image": job.image,
+        "mask": str(job.output),
+        "share": round(pixels / max(int(counts.sum()), 1), 6),
+        "area_px": pixels,
+        "area_m2": None if pixel is None else round(pixels * pixel, 3),
+        "objects": number,
+        "warning": outcome.warning,
+    }
 
 
 def report(outcome: Outcome) -> None:
-    """Print the share of class 1, a warning, and the scores where there is a truth."""
-    (name, output), counts, its_light, warning, table = outcome
+    """Print how much is class 1, a warning, and the scores where there is a truth."""
+    (name, output), counts, number, pixel, its_light, warning, table = outcome
+    facts = [] if number is None else [f"{number:,} objects"]
+    facts += [] if pixel is None else [ground.in_words(counts[1], pixel)]
+    facts += [f"light: {light.in_words(its_light)}"] if its_light != light.SAME else []
+    told = f" ({'; '.join(facts)})" if facts else ""
     share = counts[1] / max(counts.sum(), 1)
-    told = f" (light: {light.in_words(its_light)})" if its_light != light.SAME else ""
     print(console.printable(f"{output}: {share:.1%} of {name} is class 1{told}"))
-    warning = warning or one_class(counts)
     if warning is not None:
         console.warn(f"{name}: {warning}")
     if table is not None:
@@ -141,10 +133,11 @@ def predict(
     its_light = common or light.estimate(trained.model, trained.looks, sample)
     network = light.in_light(trained.model, trained.looks, its_light)
     predictor = segutils.Predictor(network, segutils.PRECISIONS[args.precision])
+    wanted = Wanted.by(vars(args))
     on_disk = is_large(image) or files.is_zarr_name(output)
     workers = usable_workers(args, image, on_disk)
     key = {**made_with(args, trained, common), "image": before}
-    options = bool(args.probabilities), on_disk, args.overwrite
+    options = keeps_logits(args), on_disk, args.overwrite
     output.parent.mkdir(parents=True, exist_ok=True)
     with (
         pipeline.connected(*workers) as client,
@@ -153,17 +146,20 @@ def predict(
         pipeline.fill(store, image, predictor, client)
         if files.identity(name) != before:
             raise files.InputError(f"{name}: changed while it was read (start again)")
+        wanted.clean(store, image)
         counts, table = store.counts, score(store, answer)
+        number = wanted.write(store, image.place)
         tint = drawing.tint(light.known_pixels(sample))
         write(args, output, image, store, trained.colours, tint)
-    unlike = light.warning(trained.looks, its_light, sample)
-    return Outcome(job, counts, its_light, unlike, table)
+    pixel = ground.pixel_area(image.place, image.shape)
+    unlike = light.warning(trained.looks, its_light, sample) or one_class(counts)
+    return Outcome(job, counts, number, pixel, its_light, unlike, table)
 
 
 def check_image(args: argparse.Namespace, image: Image, output: Path) -> None:
     """Refuse an image for which there is too little memory or disk."""
     outputs = output, args.overlay, args.probabilities
-    needs = check_resources(image, *outputs, bool(args.gt))
+    needs = check_resources(image, *outputs, bool(args.gt), keeps_logits(args))
     if is_large(image):
         print(console.printable(needs), file=sys.stderr)
 
@@ -222,7 +218,7 @@ def made_with(
 ) -> dict[str, object]:
     """Say what a mask depends on beside its image, in plain values."""
     how = {"bands": args.bands, "precision": args.precision, "light": common}
-    return {**trained.key(), **how}
+    return {**trained.key(), **how, **Wanted.by(vars(args)).cleaning}
 
 
 def usable_workers(
@@ -242,16 +238,16 @@ def usable_workers(
 def plan(args: argparse.Namespace) -> list[jobs.Job]:
     """Pair each image with its mask file, and refuse what could not be written."""
     pipeline.check_workers(args.workers, args.scheduler)
-    singles = {name: getattr(args, name) for name in ("gt", "overlay", "probabilities")}
-    if "" in (*args.images, args.output, *singles.values()):
+    Wanted.by(vars(args)).check()
+    if "" in (*args.images, args.output, *singles(args).values()):
         raise files.InputError("a file name is empty (leave the option out)")
     planned = jobs.list_jobs(args.images, args.output)
-    for option, name in singles.items():
-        if name and len(planned) > 1:
+    for option, name in singles(args).items():
+        if len(planned) > 1:
             raise files.InputError(f"--{option} {name}: goes with one image only")
     inputs = [*(job.image for job in planned), args.model, *filter(None, [args.gt])]
     masks = [job.output for job in planned]
-    check_outputs(inputs, masks, args.overlay, args.probabilities, tree=args.output)
+    check_outputs(inputs, masks, beside(args), tree=args.output)
     return planned
 
 
@@ -259,7 +255,7 @@ def left_to_do(
     args: argparse.Namespace, journal: jobs.Journal, planned: list[jobs.Job]
 ) -> list[jobs.Job]:
     """Leave out the images whose masks are done."""
-    if args.overwrite or args.gt or args.overlay or args.probabilities:
+    if args.overwrite or singles(args):
         return planned
     left = [job for job in planned if not journal.is_done(job)]
     if len(left) < len(planned):
@@ -280,11 +276,13 @@ def report_all(
     for job, result in tqdm(results, total=len(left), **shown):
         if isinstance(result, Exception):
             failures.append(result)
+            if journal:
+                journal.add_row({"image": job.image, "warning": str(result)})
             continue
         with tqdm.external_write_mode():
             report(result)
         if journal:
-            journal.add(job)
+            journal.add(job, row_of(result))
     if failures and is_one:
         raise failures[0]
     for error in failures:
@@ -292,6 +290,30 @@ def report_all(
     if failures:
         print(f"{len(failures)} of {len(left)} images failed", file=sys.stderr)
     return 1 if failures else 0
+
+
+def measure(args: argparse.Namespace) -> int:
+    """Clean a mask that is there already, and write the files of its objects."""
+    wanted = Wanted.by(vars(args))
+    wanted.check()
+    masks = [args.output] if args.output else []
+    check_outputs([args.from_mask], masks, beside(args), tree="")
+    drawn = open_classes(args.from_mask, args.max_pixels)
+    image, output = drawn.image, Path(args.output or args.from_mask)
+    key = {"mask": files.identity(args.from_mask), **wanted.cleaning}
+    on_disk = is_large(image) or files.is_zarr_name(output)
+    with store_beside(output, image.shape, key, False, on_disk) as store:
+        for block in tqdm(store.missing(image.blocks()), unit="block", disable=None):
+            classes = drawn.of(block)
+            store.put(block, classes, classes == UNLABELLED)
+        wanted.clean(store, image)
+        counts, number = store.counts, wanted.write(store, image.place)
+        if args.output:
+            write_mask(output, store, drawn.colours, image.place)
+    pixel = ground.pixel_area(image.place, image.shape)
+    job = jobs.Job(args.from_mask, output)
+    report(Outcome(job, counts, number, pixel, light.SAME))
+    return 0
 
 
 def check_machine(args: argparse.Namespace) -> int:
@@ -312,12 +334,24 @@ def check_machine(args: argparse.Namespace) -> int:
     return 0 if is_well else 1
 
 
+def export(args: argparse.Namespace) -> int:
+    """Write the network as an ONNX file; give the exit code."""
+    files.check_files([args.model], [(args.export, (".onnx",))])
+    onnx_file.export(args.export, model_file.load(args.model))
+    print(f"wrote {args.export}")
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Segment images as the command line says; give the exit code."""
     args = parse_args(argv)
     console.set_malloc_limits()
     if args.verify is not None:
         return check_machine(args)
+    if args.export is not None:
+        return export(args)
+    if args.from_mask is not None:
+        return measure(args)
     trained = model_file.load(args.model, model_file.choose_device(args.device))
     planned, journal = plan(args), None
     common = common_light(args, trained, planned)
@@ -325,6 +359,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if jobs.is_folder(args.output):
         journal = jobs.Journal(args.output, made_with(args, trained, common))
         left = left_to_do(args, journal, planned)
+        journal.begin(left)
     shared = (args.workers, args.scheduler) if many else (None, None)
     if many:  # the workers share the images, not the blocks of each
         args.workers = args.scheduler = None

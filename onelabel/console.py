@@ -8,6 +8,7 @@ import ctypes
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
@@ -18,6 +19,7 @@ from typing import NoReturn
 from PIL import Image
 
 from onelabel.files import InputError, is_out_of_memory
+from onelabel.ground import Area
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # as glibc numbers them
@@ -43,6 +45,21 @@ def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 1")
     return int(text)
+
+
+def distance(text: str) -> float:
+    """Read a number of pixels from the command line: 0 or more."""
+    if not re.fullmatch(r"\d+(\.\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0")
+    return float(text)
+
+
+def area(text: str) -> Area:
+    """Read an area: ``50`` pixels, or ``2.5m2``."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(px|m2|)", text.strip())
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text}: expected an area, as 50 or 2.5m2")
+    return Area(float(found[1]), found[2] or "px")
 
 
 def three_bands(text: str) -> list[int]:

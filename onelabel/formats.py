@@ -18,6 +18,8 @@ from segutils import Block
 PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 LOSSY = ("JPEG", "MPO", "WEBP")  # a WebP file does not say whether it is
 HINT = "pip install -r requirements/large.txt"
+OBJECTS_HINT = "pip install -r requirements/objects.txt"
+FOR_OBJECTS = ("scipy", "skimage", "shapely", "pyogrio", "roifile", "onnx")
 GDAL_NODATA = 42113  # the TIFF tag with the value of pixels without data, as text
 BITS_PER_SAMPLE = 258  # a TIFF tag
 INTERLACED_BYTES = 8  # a pixel: the decoder holds the whole image, of up to 4x16 bits
@@ -211,7 +213,8 @@ def has(library: str) -> bool:
 def require(path: PathLike, library: str, what: str) -> None:
     """Refuse what needs a library that is not installed."""
     if not has(library):
-        raise InputError(f"{path}: {what} needs {library} ({HINT})")
+        hint = OBJECTS_HINT if library in FOR_OBJECTS else HINT
+        raise InputError(f"{path}: {what} needs {library} ({hint})")
 
 
 @contextmanager

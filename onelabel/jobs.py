@@ -1,5 +1,6 @@
 """Many images: which ones, what is done already, and one after the other."""
 
+import csv
 import glob
 import json
 import os
@@ -8,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, TypeVar
 
 from onelabel.files import (
     InputError,
@@ -18,6 +19,7 @@ from onelabel.files import (
     is_out_of_memory,
     is_zarr,
     is_zarr_name,
+    whole_file,
 )
 from onelabel.pipeline import share
 from onelabel.reading import SUFFIXES, is_image_name
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-JOURNAL = ".predictions.jsonl"  # in the folder of the masks
+JOURNAL, SUMMARY = ".predictions.jsonl", "summary.csv"  # in the folder of the masks
+COLUMNS = ("image", "mask", "share", "area_px", "area_m2", "objects", "warning")
 
 
 class Job(NamedTuple):
@@ -108,24 +111,28 @@ class Journal:
     """Which masks of a folder are done, of which images, and made with what.
 
     A line of JSON for each, in a hidden file of the folder. `key` says in plain values
-    what the masks depend on beside their images.
+    what the masks depend on beside their images. The folder's summary, a table for
+    people, has a row for each mask.
     """
 
     def __init__(self, folder: PathLike, key: Mapping[str, object]) -> None:
-        self.path = Path(folder, JOURNAL)
+        self.path, self.summary = Path(folder, JOURNAL), Path(folder, SUMMARY)
         self.key = key
-        self.entries: dict[str, dict[str, object]] = {}
+        self.entries: dict[str, dict[str, Any]] = {}
         if self.path.exists():
             for line in self.path.read_bytes().splitlines():
                 # A line may be damaged, or cut off where a run was killed.
                 with suppress(ValueError, TypeError, KeyError):
                     entry = json.loads(line)
-                    self.entries[entry["mask"]] = entry
+                    self.entries[entry["mask"]] = {"row": dict(entry["row"]), **entry}
+        with suppress(FileNotFoundError), open(self.summary, errors="replace") as file:
+            if file.readline().strip() != ",".join(COLUMNS):
+                raise InputError(f"{file.name}: was not made by this program (move it)")
 
-    def _entry(self, job: Job) -> dict[str, object]:
+    def _entry(self, job: Job, row: Mapping[str, object]) -> dict[str, object]:
         made_of = digest([identity(job.image), self.key])
-        name = self._name(job.output)
-        return {"mask": name, "made_of": made_of, "is": identity(job.output)}
+        name, its_state = self._name(job.output), identity(job.output)
+        return {"mask": name, "made_of": made_of, "is": its_state, "row": row}
 
     def _name(self, mask: PathLike) -> str:
         """Name a mask by its place in the folder, however the folder was named."""
@@ -134,13 +141,37 @@ class Journal:
     def is_done(self, job: Job) -> bool:
         """Tell whether a mask is as it was written, for this image and key."""
         entry = self.entries.get(self._name(job.output))
-        return entry is not None and job.output.exists() and entry == self._entry(job)
+        if entry is None or not job.output.exists():
+            return False
+        return entry == self._entry(job, entry["row"])
 
-    def add(self, job: Job) -> None:
-        """Note that a mask is done."""
+    def begin(self, left: Sequence[Job]) -> None:
+        """Write the summary anew, without the masks that are left to do."""
+        undone = {self._name(job.output) for job in left}
+        rows = [
+            entry["row"]
+            for name, entry in self.entries.items()
+            if name not in undone and Path(self.path.parent, name).exists()
+        ]
+        with whole_file(self.summary) as temporary, open(temporary, "w") as file:
+            file.write(",".join(COLUMNS) + "\n")
+            _writer(file).writerows(rows)
+
+    def add(self, job: Job, row: Mapping[str, object]) -> None:
+        """Note that a mask is done, and its row of the summary."""
         with open(self.path, "a") as file:
             # In a line of its own, even after one that was cut off.
-            file.write("\n" + json.dumps(self._entry(job)))
+            file.write("\n" + json.dumps(self._entry(job, row)))
+        self.add_row(row)
+
+    def add_row(self, row: Mapping[str, object]) -> None:
+        """Add a row to the summary alone."""
+        with open(self.summary, "a") as file:
+            _writer(file).writerow(row)
+
+
+def _writer(file: TextIO) -> csv.DictWriter:
+    return csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
 
 
 def run(

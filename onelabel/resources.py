@@ -31,11 +31,13 @@ def check_resources(
     overlay: PathLike | None = None,
     probabilities: PathLike | None = None,
     with_truth: bool = False,
+    with_logits: bool = False,
 ) -> str:
     """Refuse an image for which there is too little memory or disk.
 
     A missing library is refused, too, and a JPEG that cannot hold the picture.
-    `with_truth` says that the mask is compared with a ground truth, which is in memory.
+    `with_truth` says that the mask is compared with a ground truth, which is in memory;
+    `with_logits` that the logits are kept beside the mask.
     Gives one line: size, memory and disk.
     """
     pictures = [path for path in (output, overlay, probabilities) if path]
@@ -50,7 +52,8 @@ def check_resources(
     pixel_bytes += TRUTH_BYTES if with_truth else 0
     pixel_bytes += DRAWN_BYTES * sum(map(_is_held_whole, pictures))
     memory = PROGRAM_BYTES + _block_bytes(image) + height * width * pixel_bytes
-    disks = _disk_bytes(image, (output, overlay, probabilities))
+    outputs = output, overlay, probabilities
+    disks = _disk_bytes(image, outputs, with_logits or bool(probabilities))
     size = f"{width}x{height} pixels"
     check_room(image.path, size, "memory", memory, free_memory())
     for folder, need in disks.items():
@@ -103,10 +106,10 @@ def _is_held_whole(path: PathLike) -> bool:
 
 
 def _disk_bytes(
-    image: Image, outputs: tuple[PathLike | None, ...]
+    image: Image, outputs: tuple[PathLike | None, ...], with_logits: bool
 ) -> dict[Path, float]:
     """Give the most bytes that each disk must still take, by one folder on it."""
-    mask, _, probabilities = outputs
+    mask = outputs[0]
     assert mask is not None
     part = part_folder(mask)
     files = [
@@ -115,7 +118,7 @@ def _disk_bytes(
         if path and not is_zarr_name(path)
     ]
     if is_large(image) or is_zarr_name(mask):
-        files.append((part, 5 if probabilities else 1))
+        files.append((part, 5 if with_logits else 1))
     pixels = float(image.shape[0] * image.shape[1])
     pixels *= 4 / 3 if image.place else 1  # with overviews
     folders: dict[object, Path] = {}

@@ -59,11 +59,19 @@ class Store:
             if hidden is not None:
                 values[hidden] = np.nan
             self.logits[block.slices] = values
-        self.mask[block.slices] = mask  # last: a block whose mask is there is whole
+        self.put_mask(block, mask)  # last: a block whose mask is there is whole
+
+    def put_mask(self, block: Block, mask: np.ndarray) -> None:
+        """Keep a block's classes alone: (h, w) uint8."""
+        self.mask[block.slices] = mask
 
     def mask_of(self, block: Block) -> np.ndarray:
         """Give a block's classes: 0, 1 or `NODATA`, (h, w) uint8."""
         return self._read(MASK, block)
+
+    def logits_of(self, block: Block) -> np.ndarray:
+        """Give a block's logits, if they are kept: (h, w) float32."""
+        return self._read(LOGITS, block)
 
     def _read(self, name: str, block: Block) -> np.ndarray:
         return np.asarray(getattr(self, name)[block.slices])
@@ -74,7 +82,7 @@ class Store:
 
     def logit_rows(self) -> Iterator[np.ndarray]:
         """Give the logits from top to bottom, some rows (h, W) at a time."""
-        return (self._read(LOGITS, block) for block in strips(self.shape))
+        return map(self.logits_of, strips(self.shape))
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -101,8 +109,19 @@ class DiskStore(Store):
 
     def put(self, block: Block, values: np.ndarray, hidden: np.ndarray | None) -> None:
         """Keep a block; see `Store.put`."""
-        try:
+        with self._explained():
             super().put(block, values, hidden)
+
+    def put_mask(self, block: Block, mask: np.ndarray) -> None:
+        """Keep a block's classes alone; see `Store.put_mask`."""
+        with self._explained():
+            super().put_mask(block, mask)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Explain an error of writing."""
+        try:
+            yield
         except OSError as error:
             raise cannot_be_written(self.folder, error) from error
 

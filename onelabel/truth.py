@@ -1,7 +1,7 @@
 """Ground truth: images of two colours, read as classes; pairs of images and truths."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from onelabel.files import InputError, PathLike, is_zarr
 from onelabel.image import Image
 from onelabel.reading import MAX_PIXELS, SUFFIXES, is_image_name, open_image
+from onelabel.vectors import is_vector_name, read_classes
 from segutils import Block
 
 
@@ -21,10 +22,43 @@ BLACK_AND_WHITE = (0, 0, 0), (255, 255, 255)
 UNLABELLED = 255  # in a truth: a pixel without a class, neither learned nor scored
 
 
-def read_truth(
-    path: PathLike, max_pixels: int = MAX_PIXELS
-) -> tuple[np.ndarray, Colours]:
-    """Read a ground truth: an image of exactly two colours, of any format.
+class Classes:
+    """A mask or a ground truth: an image whose two colours are classes.
+
+    Attributes
+    ----------
+    image : Image
+        The image.
+    colours : tuple of two (red, green, blue)
+        The colours of class 0 and class 1, 0 to 255.
+    """
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        counts: Counter[int] = Counter()
+        for block in image.blocks():
+            codes, has_data = _coded(image, block)
+            present, times = np.unique(codes[has_data], return_counts=True)
+            counts.update(dict(zip(present.tolist(), times.tolist(), strict=True)))
+        if not counts:
+            raise InputError(
+                f"{image.path}: every pixel is transparent or has no data, so none has "
+                "a class"
+            )
+        self.codes = np.array(sorted(counts))
+        self.colours, self.is_bright = _two_classes(image, self.codes, counts)
+
+    def of(self, block: Block) -> np.ndarray:
+        """Give the classes of a block: (h, w) uint8, 0, 1 or `UNLABELLED`."""
+        codes, has_data = _coded(self.image, block)
+        classes = np.full(codes.shape, UNLABELLED, np.uint8)
+        places = np.searchsorted(self.codes, codes[has_data])
+        classes[has_data] = self.is_bright[places]
+        return classes
+
+
+def open_classes(path: PathLike, max_pixels: int = MAX_PIXELS) -> Classes:
+    """Open a mask or a ground truth: an image of exactly two colours, of any format.
 
     The darker colour is class 0, the brighter one class 1. Pixels that are not opaque,
     or have the nodata value of a map, are unlabelled. In a lossy file, whose edges hold
@@ -38,57 +72,54 @@ def read_truth(
     max_pixels : int
         A file whose header says more is refused.
 
+    Raises
+    ------
+    InputError
+        The file cannot be read, or does not hold two colours.
+    """
+    return Classes(open_image(path, max_pixels=max_pixels, transparent=True))
+
+
+def read_truth(
+    path: PathLike, max_pixels: int = MAX_PIXELS
+) -> tuple[np.ndarray, Colours]:
+    """Read a ground truth whole; see `open_classes`.
+
     Returns
     -------
     truth : ndarray, (H, W) uint8
         0, 1, or `UNLABELLED`.
     colours : tuple of two (red, green, blue)
         The colours of class 0 and class 1, 0 to 255.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, or does not hold two colours.
     """
-    image = open_image(path, max_pixels=max_pixels, transparent=True)
-    counts: Counter[int] = Counter()
-    for _, codes, has_data in _coded(image):
-        present, times = np.unique(codes[has_data], return_counts=True)
-        counts.update(dict(zip(present.tolist(), times.tolist(), strict=True)))
-    if not counts:
-        raise InputError(
-            f"{path}: every pixel is transparent or has no data, so none has a class"
-        )
-    codes_present = np.array(sorted(counts))
-    colours, is_bright = _two_classes(path, image, codes_present, counts)
-    truth = np.full(image.shape, UNLABELLED, np.uint8)
-    for block, codes, has_data in _coded(image):
-        part = truth[block.slices]
-        part[has_data] = is_bright[np.searchsorted(codes_present, codes[has_data])]
-    return truth, colours
+    classes = open_classes(path, max_pixels)
+    truth = np.empty(classes.image.shape, np.uint8)
+    for block in classes.image.blocks():
+        truth[block.slices] = classes.of(block)
+    return truth, classes.colours
 
 
-def _coded(image: Image) -> Iterator[tuple[Block, np.ndarray, np.ndarray]]:
-    """Give each block, a number for each pixel's colour, and where it has data."""
-    for block in image.blocks():
-        values = image.values(block)
-        pixels, codes = np.ma.getdata(values), np.ma.getdata(values)[..., 0]
-        hidden = np.any(np.ma.getmaskarray(values), axis=-1)  # (h, w)
-        has_data = ~hidden & np.isfinite(codes)
-        is_grey = (pixels[has_data] == codes[has_data][:, None]).all()
-        if image.dtype not in CODED and not is_grey:
-            raise InputError(f"{image.path}: colours of {image.dtype} (save as PNG)")
-        if image.dtype in CODED:
-            codes = codes.astype(np.int64)
-            for channel in (1, 2):
-                codes = (codes << 8 * image.dtype.itemsize) | pixels[..., channel]
-        yield block, codes, has_data
+def _coded(image: Image, block: Block) -> tuple[np.ndarray, np.ndarray]:
+    """Give a number for the colour of each pixel of a block, and where it has data."""
+    values = image.values(block)
+    pixels, codes = np.ma.getdata(values), np.ma.getdata(values)[..., 0]
+    hidden = np.any(np.ma.getmaskarray(values), axis=-1)  # (h, w)
+    has_data = ~hidden & np.isfinite(codes)
+    is_grey = (pixels[has_data] == codes[has_data][:, None]).all()
+    if image.dtype not in CODED and not is_grey:
+        raise InputError(f"{image.path}: colours of {image.dtype} (save as PNG)")
+    if image.dtype in CODED:
+        codes = codes.astype(np.int64)
+        for channel in (1, 2):
+            codes = (codes << 8 * image.dtype.itemsize) | pixels[..., channel]
+    return codes, has_data
 
 
 def _two_classes(
-    path: PathLike, image: Image, codes: np.ndarray, counts: Counter[int]
+    image: Image, codes: np.ndarray, counts: Counter[int]
 ) -> tuple[Colours, np.ndarray]:
     """Give the two colours, and which of the (N,) codes are the bright one."""
+    path = image.path
     if image.dtype not in CODED:
         return _two_values(path, codes), np.arange(2)
     bits = 8 * image.dtype.itemsize
@@ -179,7 +210,12 @@ def check_same_size(
 def read_truth_of(
     image: Image, path: PathLike, max_pixels: int = MAX_PIXELS
 ) -> tuple[np.ndarray, Colours]:
-    """Read the ground truth of an image, as `read_truth` does; refuse another size."""
+    """Read the ground truth of an image: a picture of its size, or polygons.
+
+    See `read_truth` and `vectors.read_classes`.
+    """
+    if is_vector_name(path):
+        return read_classes(path, image, UNLABELLED), BLACK_AND_WHITE
     truth, colours = read_truth(path, max_pixels)
     check_same_size(image.path, image.shape, path, truth.shape)
     return truth, colours

@@ -131,18 +131,12 @@ def _zarr_attributes(colours: Colours, place: Place | None) -> dict[str, object]
 def check_outputs(
     inputs: Sequence[PathLike],
     masks: Sequence[PathLike],
-    overlay: PathLike | None,
-    probabilities: PathLike | None,
+    others: Iterable[tuple[PathLike, Sequence[str]]],
     tree: PathLike,
 ) -> None:
     """Refuse files that could not be read or written; see `files.check_files`."""
-    outputs: list[tuple[PathLike, Sequence[str]]]
     outputs = [(mask, (*SUFFIXES, ZARR)) for mask in masks]
-    if overlay:
-        outputs.append((overlay, SUFFIXES))
-    if probabilities:
-        outputs.append((probabilities, PROBABILITY_SUFFIXES))
-    check_files(inputs, outputs, tree)
+    check_files(inputs, [*outputs, *others], tree)
     for mask in filter(is_zarr_name, masks):
         require(mask, "zarr", "a Zarr array")
         if os.path.lexists(mask) and not _is_written_mask(Path(mask)):
@@ -210,11 +204,14 @@ def _write_png(path: Path, rows: Rows, shape: Sequence[int]) -> None:
         file.write(b"\x89PNG\r\n\x1a\n")
         above: np.ndarray | None = None
         for part in rows:
-            values = part.reshape(len(part), -1)  # (h, W * channels)
+            size = part.dtype.itemsize  # 2 of 16 bits, whose high byte comes first
+            values = part.astype(f">u{size}").view(np.uint8)
+            values = values.reshape(len(part), -1)  # (h, W * channels * size)
             if above is None:
                 above = np.zeros_like(values[:1])
-                kind = PNG_KINDS[values.shape[1] // shape[1]]
-                header = struct.pack(">IIBBBBB", shape[1], shape[0], 8, kind, 0, 0, 0)
+                kind = PNG_KINDS[values.shape[1] // size // shape[1]]
+                facts = shape[1], shape[0], 8 * size, kind, 0, 0, 0
+                header = struct.pack(">IIBBBBB", *facts)
                 chunk(b"IHDR", header)
             filtered = np.full((len(part), values.shape[1] + 1), 2, np.uint8)
             filtered[:, 1:] = values - np.concatenate([above, values[:-1]])

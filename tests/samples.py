@@ -5,6 +5,9 @@ import io
 import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
+
+from onelabel.store import NODATA
 
 
 BLACK_WHITE = ((0, 0, 0), (255, 255, 255))
@@ -82,3 +85,23 @@ def write_deep_png(path, deep):
 
     pyvips.Image.new_from_array(deep).copy(interpretation="rgb16").pngsave(str(path))
     return path
+
+
+def rough(height, width, seed, share, hidden):
+    """A mask of rough shapes, with pixels without data: (height, width) uint8."""
+    rng = np.random.default_rng(seed)
+    values = rng.random((height, width))
+    values = ndimage.gaussian_filter(values, rng.choice([0, 0.7, 2]))
+    mask = (values > np.quantile(values, 1 - share)).astype(np.uint8)
+    mask[rng.random(mask.shape) < hidden] = NODATA
+    return mask
+
+
+MASKS = st.builds(
+    rough,
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(0, 9999),
+    st.sampled_from([0.05, 0.4, 0.6, 0.9]),
+    st.sampled_from([0, 0.02]),
+)

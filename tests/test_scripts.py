@@ -304,7 +304,8 @@ def test_several_images_go_into_a_folder(trained, scene):
     Image.fromarray(scene[0][:33, :71]).save("odd.png")
     Path("masks").mkdir()
     assert run(predict.main, "data/rgb.png", "odd.png", "--output", "masks") == 0
-    assert sorted(os.listdir("masks")) == [jobs.JOURNAL, "odd.png", "rgb.png"]
+    expected = [jobs.JOURNAL, "odd.png", "rgb.png", jobs.SUMMARY]
+    assert sorted(os.listdir("masks")) == expected
     assert Image.open("masks/odd.png").size == (71, 33)
 
 

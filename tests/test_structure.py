@@ -72,7 +72,7 @@ def test_the_package_imports_no_script(path):
 
 def test_the_command_line_serves_commands_alone():
     found = {name_of(path) for path in FILES if "onelabel.console" in imports(path)}
-    assert found == {"train", "predict"}
+    assert found == {"train", "predict", "onelabel.options"}
 
 
 def test_segutils_needs_torch_and_numpy_alone():

@@ -1,0 +1,184 @@
+"""Files of polygons: GeoPackage, GeoJSON and shapefile, written and read."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onelabel import ground
+from onelabel.files import InputError, PathLike, one_line, whole_file
+from onelabel.formats import require
+from onelabel.image import Image, Place
+
+
+if TYPE_CHECKING:
+    from affine import Affine
+
+DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".shp": "ESRI Shapefile"}
+CLASS = "class"  # the attribute that says which class a polygon is of
+DIGITS = {"RFC7946": "YES", "COORDINATE_PRECISION": "9"}  # of degrees: a tenth of a mm
+
+
+def is_vector_name(path: PathLike) -> bool:
+    """Tell whether a file's suffix is that of polygons."""
+    return Path(path).suffix.lower() in DRIVERS
+
+
+def write_polygons(
+    path: PathLike,
+    polygons: np.ndarray,
+    columns: Mapping[str, np.ndarray],
+    place: Place | None = None,
+) -> None:
+    """Write polygons with their attributes; the suffix says the format.
+
+    In a map's coordinate system, GeoJSON in longitude and latitude. Where there is no
+    map: in pixels from the image's top left corner, x to the right and y down.
+
+    Parameters
+    ----------
+    path : str or Path
+        A .gpkg, .geojson or .shp file, which is replaced.
+    polygons : ndarray of shapely.Geometry, (N,)
+        In pixels.
+    columns : mapping of str to ndarray, (N,)
+        The attributes; NaN is written as null.
+    place : Place, optional
+        Where the image is on the earth.
+    """
+    import shapely
+    from pyogrio import raw
+
+    target, driver = Path(path), DRIVERS[Path(path).suffix.lower()]
+    crs = place["crs"] if place else None
+    with whole_file(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there may be no coordinate system
+        temporary.unlink()
+        raw.write(
+            temporary,
+            shapely.to_wkb(_moved(polygons, ground.to_map(place))),
+            list(columns.values()),
+            list(columns),
+            layer=target.stem,
+            driver=driver,
+            geometry_type="MultiPolygon",
+            promote_to_multi=True,
+            crs=crs.to_wkt() if crs else None,
+            layer_options=DIGITS if crs and driver == "GeoJSON" else {},
+        )
+        for part in temporary.parent.glob(f"{temporary.stem}.*"):  # of a shapefile
+            if part != temporary:
+                os.replace(part, target.with_suffix(part.suffix))
+
+
+def _moved(polygons: np.ndarray, transform: "Affine") -> np.ndarray:
+    """Move polygons by an affine transform."""
+    import shapely
+
+    def move(points: np.ndarray) -> np.ndarray:  # (N, 2)
+        return np.stack(ground.moved(transform, *points.T), 1)
+
+    return shapely.transform(polygons, move)
+
+
+# ------------------------------------------------------------------ labels
+
+
+def read_classes(path: PathLike, image: Image, unlabelled: int) -> np.ndarray:
+    """Draw polygons of two classes onto an image's pixels.
+
+    The attribute ``class`` says the class, or else the only attribute of two values; of
+    these the second, by number or alphabet, is class 1. A pixel belongs to the polygon
+    in which its centre lies; of several, to the last. Of an image that is no map the
+    polygons are in pixels, as `write_polygons` has them.
+
+    Parameters
+    ----------
+    path : str or Path
+        A .gpkg, .geojson or .shp file; its first layer is read.
+    image : Image
+        The image.
+    unlabelled : int
+        The value of pixels in no polygon.
+
+    Returns
+    -------
+    ndarray, (H, W) uint8
+        0, 1, or `unlabelled`.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, does not tell two classes, or lies elsewhere.
+    """
+    for library in ("shapely", "pyogrio", "rasterio"):
+        require(path, library, "a file of polygons")
+    import shapely
+    from pyogrio import raw
+    from rasterio.features import rasterize
+
+    try:
+        meta, _, geometry, columns = raw.read(path)
+        polygons = shapely.from_wkb(geometry)
+    except Exception as error:  # damaged bytes raise anything
+        raise InputError(
+            f"{path}: cannot be read as polygons ({one_line(error)})"
+        ) from error
+    column, values = _two_classes(path, meta["fields"], columns)
+    polygons = _in_pixels(path, polygons, meta["crs"], image)
+    has_area = shapely.get_dimensions(polygons) == 2
+    drawn = [
+        (polygon, values.index(value))
+        for polygon, value in zip(polygons[has_area], column[has_area], strict=True)
+        if value in values
+    ]
+    truth = np.full(image.shape, unlabelled, np.uint8)
+    if drawn:
+        rasterize(drawn, out=truth)
+    if (truth == unlabelled).all():
+        raise InputError(
+            f"{path}: no polygon lies on {image.path} (are both of one place?)"
+        )
+    return truth
+
+
+def _two_classes(
+    path: PathLike, names: np.ndarray, columns: list[np.ndarray]
+) -> tuple[np.ndarray, list]:
+    """Find the attribute of the classes: its (N,) values, and the two there are."""
+    values = {
+        name: sorted({v for v in column.tolist() if v is not None and v == v})
+        for name, column in zip(names, columns, strict=True)
+    }
+    named = [name for name in values if name.lower() == CLASS]
+    chosen = named or [name for name in values if len(values[name]) == 2]
+    if len(chosen) != 1 or len(values[chosen[0]]) != 2:
+        listed = ", ".join(f"{name}: {len(values[name])}" for name in chosen or values)
+        raise InputError(
+            f"{path}: which attribute says the class? (name one {CLASS!r}, with two "
+            f"values; the number of values now is {listed or 'none'})"
+        )
+    return columns[list(names).index(chosen[0])], values[chosen[0]]
+
+
+def _in_pixels(
+    path: PathLike, polygons: np.ndarray, crs: str | None, image: Image
+) -> np.ndarray:
+    """Move polygons from their coordinate system to an image's pixels."""
+    import shapely
+    from rasterio.warp import transform
+
+    is_map = image.place is not None and image.place["crs"] is not None
+    if image.place is None or not is_map:
+        if crs and DRIVERS[Path(path).suffix.lower()] != "GeoJSON":
+            raise InputError(
+                f"{path}: is in {crs}, but {image.path} is no map (save it in pixels)"
+            )
+    elif crs:
+        points = shapely.get_coordinates(polygons)  # (N, 2)
+        moved = transform(crs, image.place["crs"], *points.T)
+        polygons = shapely.set_coordinates(polygons, np.stack(moved, 1))
+    return _moved(polygons, ~ground.to_map(image.place))
