@@ -256,11 +256,9 @@ def save(
 ) -> None:
     """Write the model file and the curves."""
     last = history[-1]
-    facts = {
-        "seed": args.seed,
-        "epoch": last.number,
-        "held_out": {"loss": last.held_out_loss, **last.scores},
-    }
+    held_out = {"loss": last.held_out_loss, **last.scores}
+    facts = {"seed": args.seed, "epoch": last.number, "held_out": held_out}
+    facts["pixel_side"] = labels.pixel_side
     read_by = labels.colours, labels.scale, args.bands
     model_file.save(args.model, weights, looks, *read_by, facts)
     pictures.save(draw_curves(history), args.plot)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from onelabel import depth
+from onelabel import depth, ground
 from onelabel.files import InputError, PathLike
 from onelabel.image import Image
 from onelabel.reading import IN_MEMORY, open_image
@@ -26,6 +26,7 @@ class Labelled(NamedTuple):
     pairs: list[tuple[np.ndarray, np.ndarray]]  # (H, W, 3) uint8 and (H, W) uint8
     colours: Colours  # of class 0 and class 1, in the truths
     scale: depth.Scale | None  # how values of more than 8 bits become grey levels
+    pixel_side: float | None = None  # metres, of a map
 
 
 def read_labelled(
@@ -70,7 +71,8 @@ def read_labelled(
         if (truth == UNLABELLED).all():
             raise InputError(f"{path}: no pixel has both a value and a class in {gt}")
         pairs.append((np.ma.getdata(rgb), truth))
-    return Labelled(pairs, colours, scale)
+    area = ground.pixel_area(images[0].place, images[0].shape)
+    return Labelled(pairs, colours, scale, area and area**0.5)
 
 
 def _fit_scale(images: Sequence[Image]) -> depth.Scale | None:

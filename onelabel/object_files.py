@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from onelabel import components, ground, objects, outlines, vectors
+from onelabel import components, ground, objects, ome_labels, outlines, vectors
 from onelabel.formats import has, require
 from onelabel.image import Image, Place
 from onelabel.reading import IN_MEMORY
@@ -61,6 +61,9 @@ class Wanted(NamedTuple):
         for option, path in self.files.items():
             for library in (*FINDING, *LIBRARIES[option]):
                 require(path, library, f"--{option}")
+        labels = self.files.get("label-image", "")
+        if ome_labels.is_labels_name(labels):
+            ome_labels.check_image(labels)
         if self.cleaning:
             require("the mask", "scipy", "cleaning")
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from onelabel import ground, lines
+from onelabel import ground, lines, ome_labels
 from onelabel.components import TOUCHING, Components, Strip, is_object
 from onelabel.files import InputError, PathLike, whole_file
 from onelabel.image import STRIP, Place, strips
@@ -227,7 +227,7 @@ def _plain(values: np.ndarray) -> list:
 def write_labels(path: PathLike, found: Objects, place: Place | None = None) -> None:
     """Write each pixel's object by its id, 0 where there is none.
 
-    A PNG has 16 bits, a TIFF 32.
+    A PNG has 16 bits, a TIFF 32, and so have the labels of an OME-Zarr image.
     """
     count = len(found.table["id"])
     if is_png(path) and count > MAX_PNG_OBJECTS:
@@ -238,4 +238,8 @@ def write_labels(path: PathLike, found: Objects, place: Place | None = None) -> 
     dtype = np.uint16 if is_png(path) else np.uint32
     ids = (found.numbers + 1).astype(dtype)
     rows = (strip.of_labels(ids) for strip in found.components.strips())
-    write_rows(path, rows, found.components.store.shape, place)
+    shape = found.components.store.shape
+    if ome_labels.is_labels_name(path):
+        ome_labels.write_labels(path, rows, shape)
+    else:
+        write_rows(path, rows, shape, place)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import segutils
-from onelabel import console, object_files, writing
+from onelabel import console, object_files, ome_labels, writing
 from onelabel.files import InputError
 from onelabel.object_files import Wanted
 from onelabel.reading import MAX_PIXELS
@@ -27,9 +27,14 @@ def singles(args: argparse.Namespace) -> dict[str, str]:
 
 
 def beside(args: argparse.Namespace) -> list[tuple[str, Sequence[str]]]:
-    """List the files beside the mask, each with the suffixes that it may have."""
+    """List the files beside the mask, each with the suffixes that it may have.
+
+    Labels within an OME-Zarr image are checked by `Wanted.check`.
+    """
     return [
-        (path, BESIDE[name]) for name, path in singles(args).items() if name != "gt"
+        (path, BESIDE[name])
+        for name, path in singles(args).items()
+        if name != "gt" and not ome_labels.is_labels_name(path)
     ]
 
 

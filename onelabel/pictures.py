@@ -166,6 +166,31 @@ def add_boxes(axis: Axes, groups: Groups) -> None:
         axis.add_collection(drawn, autolim=False)
 
 
+def objects(
+    rgb: np.ndarray, mask: np.ndarray, table: Mapping[str, np.ndarray], most: int = 40
+) -> Figure:
+    """Draw a mask's outlines, the numbers of its largest objects, and all areas.
+
+    `mask` is (H, W), 1 where an object is; `table` is that of `objects.find`.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(12, height_of(7.5, rgb)), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(7.5, 4.5))
+        left.axis("off")
+        show_thinned(left, rgb, 7.5)
+        left.contour(mask == 1, [0.5], colors=ORANGE, linewidths=1)
+        bold = {"color": "white", "fontsize": 8, "fontweight": "bold"}
+        for index in table["area_px"].argsort()[::-1][:most]:
+            middle = table["x"][index] - 0.5, table["y"][index] - 0.5
+            left.text(*middle, table["id"][index], ha="center", va="center", **bold)
+        areas = table["area_px"]
+        bins = np.geomspace(1, max(areas.max(initial=1), 10), 25)
+        right.hist(areas, bins, color=BLUE)
+        right.set(xscale="log", xlabel="area in pixels", ylabel="number of objects")
+        right.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
 def save(figure: Figure, path: PathLike) -> None:
     """Write a figure to a file, whole or not at all; its suffix says the format."""
     with whole_file(path) as temporary:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onelabel import ground
+from onelabel import ground, qgis_style
 from onelabel.files import InputError, PathLike, one_line, whole_file
 from onelabel.formats import require
 from onelabel.image import Image, Place
@@ -69,6 +69,8 @@ def write_polygons(
             crs=crs.to_wkt() if crs else None,
             layer_options=DIGITS if crs and driver == "GeoJSON" else {},
         )
+        if driver == "GPKG":
+            qgis_style.add_style(temporary, target.stem)
         for part in temporary.parent.glob(f"{temporary.stem}.*"):  # of a shapefile
             if part != temporary:
                 os.replace(part, target.with_suffix(part.suffix))
