@@ -8,15 +8,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import shapely
+from pyogrio import list_layers, raw
+from rasterio.crs import CRS
 from samples import place
 
-
-pytest.importorskip("pyogrio")
-shapely = pytest.importorskip("shapely")
-
-from rasterio.crs import CRS  # noqa: E402
-
-from onelabel import vectors  # noqa: E402
+from onelabel import vectors
 
 
 PYTHON = "/usr/bin/python3"  # of the system: PyQGIS belongs to QGIS, not to an index
@@ -61,8 +58,6 @@ def test_the_style_is_the_default_of_the_layer(tmp_path, count):
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_other_programs_read_the_polygons_first(tmp_path, count):
-    from pyogrio import list_layers, raw
-
     path = write(tmp_path, count)
     names = list_layers(path)[:, 0].tolist()
     assert names == [path.stem, "layer_styles"]
