@@ -1,8 +1,10 @@
 """Files of polygons: GeoPackage, GeoJSON and shapefile, written and read."""
 
 import os
+import sqlite3
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
     from affine import Affine
 
 DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".shp": "ESRI Shapefile"}
+BESIDE = {  # the suffixes of what others may have written beside a file
+    ".gpkg": (".gpkg-journal", ".gpkg-shm", ".gpkg-wal"),
+    ".geojson": (),
+    ".shp": (".cpg", ".prj", ".qix", ".qpj", ".sbn", ".sbx"),
+}
 CLASS = "class"  # the attribute that says which class a polygon is of
 DIGITS = {"RFC7946": "YES", "COORDINATE_PRECISION": "9"}  # of degrees: a tenth of a mm
 
@@ -52,9 +59,9 @@ def write_polygons(
     import shapely
     from pyogrio import raw
 
-    target, driver = Path(path), DRIVERS[Path(path).suffix.lower()]
+    layer, driver = Path(path).stem, DRIVERS[Path(path).suffix.lower()]
     crs = place["crs"] if place else None
-    with whole_file(path) as temporary, warnings.catch_warnings():
+    with _all_files(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # there may be no coordinate system
         temporary.unlink()
         raw.write(
@@ -62,18 +69,52 @@ def write_polygons(
             shapely.to_wkb(_moved(polygons, ground.to_map(place))),
             list(columns.values()),
             list(columns),
-            layer=target.stem,
+            layer=layer,
             driver=driver,
             geometry_type="MultiPolygon",
             promote_to_multi=True,
             crs=crs.to_wkt() if crs else None,
             layer_options=DIGITS if crs and driver == "GeoJSON" else {},
         )
+        _check_whole(temporary, len(polygons))
         if driver == "GPKG":
-            qgis_style.add_style(temporary, target.stem)
-        for part in temporary.parent.glob(f"{temporary.stem}.*"):  # of a shapefile
-            if part != temporary:
+            qgis_style.add_style(temporary, layer)
+
+
+@contextmanager
+def _all_files(path: PathLike) -> Iterator[Path]:
+    """Write a file, and those that GDAL writes beside it; see `whole_file`.
+
+    What an old file of the name has beside it is deleted: it would be read with the
+    new one.
+    """
+    target = Path(os.path.realpath(path))
+    with whole_file(path) as temporary:
+        try:
+            yield temporary
+            for suffix in BESIDE[Path(path).suffix.lower()]:
+                target.with_suffix(suffix).unlink(missing_ok=True)
+            for part in _parts(temporary):
                 os.replace(part, target.with_suffix(part.suffix))
+        except (RuntimeError, sqlite3.Error) as error:  # what pyogrio raises
+            raise OSError(one_line(error)) from error
+        finally:
+            for part in _parts(temporary):
+                part.unlink()
+
+
+def _check_whole(path: Path, count: int) -> None:
+    """Read the last of some features: GDAL does not report every full disk."""
+    from pyogrio import raw
+
+    _, _, geometry, _ = raw.read(path, skip_features=max(count - 1, 0))
+    if len(geometry) != min(count, 1) or None in geometry:
+        raise OSError("is the disk full?")
+
+
+def _parts(path: Path) -> list[Path]:
+    """List the files beside one that have its name and another suffix."""
+    return [part for part in path.parent.glob(f"{path.stem}.*") if part != path]
 
 
 def _moved(polygons: np.ndarray, transform: "Affine") -> np.ndarray:

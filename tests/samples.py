@@ -105,3 +105,12 @@ MASKS = st.builds(
     st.sampled_from([0.05, 0.4, 0.6, 0.9]),
     st.sampled_from([0, 0.02]),
 )
+
+
+def on_earth(crs="EPSG:32633", side=0.5, corner=(5e5, 5e6)):
+    """Where a map of square pixels is, as images know it."""
+    from rasterio.crs import CRS
+    from rasterio.transform import from_origin
+
+    transform = from_origin(*corner, side, side)
+    return {"crs": CRS.from_string(crs), "transform": transform}
