@@ -318,7 +318,8 @@ def measure(args: argparse.Namespace) -> int:
 
 def check_machine(args: argparse.Namespace) -> int:
     """Check that this machine computes as it should; give the exit code."""
-    trained = model_file.load(args.model, model_file.choose_device(args.device))
+    device = model_file.choose_device(args.device, args.precision)
+    trained = model_file.load(args.model, device)
     image = open_as_trained(args.verify, trained, args.bands, args.max_pixels)
     rgb = np.ma.getdata(image.read(middle(image.shape)))
     sample = InMemory(rgb).sample()
@@ -326,7 +327,6 @@ def check_machine(args: argparse.Namespace) -> int:
     network = light.in_light(trained.model, trained.looks, its_light)
     precision = segutils.PRECISIONS[args.precision]
     findings = compare(network, rgb, precision)
-    device = network.conv1.weight.device
     text, is_well = describe_findings(
         args.verify, rgb.shape[:2], device, precision, findings
     )
@@ -352,7 +352,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return export(args)
     if args.from_mask is not None:
         return measure(args)
-    trained = model_file.load(args.model, model_file.choose_device(args.device))
+    device = model_file.choose_device(args.device, args.precision)
+    trained = model_file.load(args.model, device)
     planned, journal = plan(args), None
     common = common_light(args, trained, planned)
     left, many = planned, len(planned) > 1

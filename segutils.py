@@ -6,7 +6,7 @@ elsewhere the same but for rounding.
 
 Contents
 --------
-The network      FCNN, Normalise, Folded, is_exact, check_budget, input_span
+The network      FCNN, Normalise, Folded, Integers, is_exact, check_budget, input_span
 The tiler        Block, Tile, tiles, HALO, RECEPTIVE_RADIUS
 Prediction       Predictor, logits, segment, sigmoid
 
@@ -20,8 +20,9 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache, cached_property
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,7 +37,13 @@ from torch import Tensor, nn
 
 MAX_SIDE = 256  # pixels: the most rows or columns in one forward pass
 MAX_PIXELS = MAX_SIDE**2  # the most pixels in one forward pass, over the whole batch
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}  # of the convolutions
+PRECISIONS = {  # of the convolutions
+    "fp32": torch.float32,
+    "int8": torch.int8,
+    "bf16": torch.bfloat16,
+}
+INSIDE = 255  # in an 8-bit tile's fourth channel, which is 0 in the padding
+REACH = 6  # standard deviations of a layer's values that 8 bits hold
 
 # ------------------------------------------------------------------ the network
 
@@ -159,17 +166,10 @@ class Folded:
         # The mean is not folded: at the image's edge the layers pad with zeros, which
         # stand for the mean.
         self.mean = model.normalise.mean
-        first, bias = _fold_norm(model.conv1, model.norm1)
-        pairs = [
-            (first / model.normalise.std[:, None, None], bias),
-            _fold_norm(model.conv2, model.norm2),
-            _fold_norm(model.conv3, model.norm3),
-            _fold_upsampling(*(p[1:] - p[:1] for p in model.conv4.parameters())),
-        ]
         self.precision = precision
         self.pairs = [
             (w.to(precision, memory_format=torch.channels_last), b.to(precision))
-            for w, b in pairs
+            for w, b in _fold(model)
         ]
 
     def __call__(self, rgb: Tensor) -> Tensor:
@@ -180,11 +180,106 @@ class Folded:
         x = _convolve(x, *self.pairs[0], padding=1).relu_()
         x = _pool(_convolve(x, *self.pairs[1], padding=1)).relu_()
         x = _convolve(x, *self.pairs[2], padding=1).relu_()
-        x = _convolve(x, *self.pairs[3], padding=1).float()  # (B, 4, H/2, W/2)
-        batch, _, height, width = x.shape
-        # Each of the four to its place; here faster than pixel_shuffle.
-        x = x.view(batch, 2, 2, height, width).permute(0, 3, 1, 4, 2)
-        return x.reshape(batch, 2 * height, 2 * width)
+        return _placed(_convolve(x, *self.pairs[3], padding=1).float())
+
+
+class Integers:
+    """`Folded` in 8-bit integers, for processors that multiply them (`has_integers`).
+
+    The weights of each output channel are scaled to -127 to 127, and the answers of
+    each layer to 0 to 255. How large these become, the normalisations know: in training
+    each channel had their shift as mean and their gain as standard deviation. So
+    nothing is measured on an image, and all tiles are computed alike. The sums are
+    exact: tiles give the very bits of one pass over the whole image.
+    """
+
+    def __init__(self, model: FCNN) -> None:
+        pairs, norms = _fold(model), (model.norm1, model.norm2, model.norm3)
+        mean = model.normalise.mean
+        weight, bias = pairs[0]
+        # The bytes of the image are the input. To subtract the mean, but not in the
+        # padding, a fourth channel says where the image is.
+        less = (weight * mean[:, None, None]).sum(1, keepdim=True) / -INSIDE
+        pairs[0] = torch.cat([weight, less], 1), bias
+        tops = [float((n.bias + REACH * n.weight.abs()).max()) for n in norms]
+        units = [1.0, *(top / 255 for top in tops), 1.0]  # of inputs and answers
+        self.layers: list[tuple[Tensor, Tensor, Tensor, float, float]] = []
+        for (weight, bias), unit, answer in zip(pairs, units, units[1:], strict=False):
+            scale = weight.abs().amax((1, 2, 3)).clamp(min=1e-30) / 127
+            rounded = (weight / scale[:, None, None, None]).round()
+            if not self.layers:  # what rounding does to the mean colour is known
+                error = rounded * scale[:, None, None, None] - weight
+                typical = torch.cat([mean, mean.new_tensor([float(INSIDE)])])
+                bias = bias - (error * typical[:, None, None]).sum((1, 2, 3))
+            self.layers.append((rounded.to(torch.int8), scale, bias, unit, answer))
+
+    @cached_property
+    def packed(self) -> list[Tensor]:
+        """The weights as oneDNN wants them."""
+        pack, way = torch.ops.onednn.qconv_prepack, ([1, 1], [1, 1], [1, 1], 1)
+        return [pack(w, scale, unit, 0, *way) for w, scale, _, unit, _ in self.layers]
+
+    def __getstate__(self) -> dict[str, list]:
+        return {"layers": self.layers}  # packed weights cannot be pickled
+
+    def __call__(self, rgb: Tensor) -> Tensor:
+        """Give each pixel its logit: from (B, H, W, 3) uint8 to (B, H, W) float32."""
+        check_budget((rgb.shape[0], *rgb.shape[3:], *rgb.shape[1:3]))
+        x = F.pad(rgb, (0, 1), value=INSIDE).permute(0, 3, 1, 2)  # (B, 4, H, W)
+        x = _pool(self._convolve(self._convolve(x, 0), 1))
+        return _placed(self._convolve(self._convolve(x, 2), 3))
+
+    def _convolve(self, x: Tensor, index: int) -> Tensor:
+        """Apply a layer, and ReLU after all but the last: uint8 to uint8, or logits."""
+        _, scale, bias, unit, answer = self.layers[index]
+        weight, zero = self.packed[index], torch.zeros_like(scale, dtype=torch.int8)
+        is_last = index == len(self.layers) - 1
+        kind, after = (torch.float32, "none") if is_last else (torch.uint8, "relu")
+        inputs = x, unit, 0, weight, scale, zero, bias
+        way = [1, 1], [1, 1], [1, 1], 1  # strides, padding, dilation, groups
+        outputs: Any = answer, 0, kind, after, [], ""
+        return torch.ops.onednn.qconv2d_pointwise(*inputs, *way, *outputs)
+
+
+@cache
+def has_integers() -> bool:
+    """Tell whether this processor multiplies 8-bit integers, as `Integers` needs it.
+
+    Others cut off large sums, or halve the weights: so it is tried.
+    """
+    able = torch.cpu.get_capabilities()
+    if not (able.get("avx512_vnni") or able.get("avx_vnni")):
+        return False
+    x = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 4, 4)
+    weight = (torch.arange(16 * 16 * 9) % 255 - 127).reshape(16, 16, 3, 3)
+    one, zero = torch.ones(16), torch.zeros(16, dtype=torch.int8)
+    way = [1, 1], [1, 1], [1, 1], 1  # strides, padding, dilation, groups
+    packed = torch.ops.onednn.qconv_prepack(weight.to(torch.int8), one, 1.0, 0, *way)
+    outputs: Any = 1.0, 0, torch.float32, "none", [], ""
+    inputs = x, 1.0, 0, packed, one, zero, None
+    found = torch.ops.onednn.qconv2d_pointwise(*inputs, *way, *outputs)
+    return torch.equal(found, F.conv2d(x.float(), weight.float(), padding=1))
+
+
+def _fold(model: FCNN) -> list[tuple[Tensor, Tensor]]:
+    """Fold all layers into four convolutions, of which the first takes bytes."""
+    first, bias = _fold_norm(model.conv1, model.norm1)
+    return [
+        (first / model.normalise.std[:, None, None], bias),
+        _fold_norm(model.conv2, model.norm2),
+        _fold_norm(model.conv3, model.norm3),
+        _fold_upsampling(*(p[1:] - p[:1] for p in model.conv4.parameters())),
+    ]
+
+
+def _placed(x: Tensor) -> Tensor:
+    """Put the four kinds of pixels in place: (B, 4, H/2, W/2) to (B, H, W).
+
+    Here it is faster than `pixel_shuffle`.
+    """
+    batch, _, height, width = x.shape
+    x = x.view(batch, 2, 2, height, width).permute(0, 3, 1, 4, 2)
+    return x.reshape(batch, 2 * height, 2 * width)
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
@@ -202,12 +297,13 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
 def is_exact(device: torch.device, precision: torch.dtype = torch.float32) -> bool:
     """Tell whether tiles give the very bits of one pass over the whole image.
 
-    They do where oneDNN computes in float32 on an x86 processor. Elsewhere logits may
-    differ by rounding: by at most 1e-4 of the largest in float32, 5e-2 in bfloat16.
+    They do where oneDNN computes in float32 or int8 on an x86 processor. Elsewhere
+    logits may differ by rounding: by at most 1e-4 of the largest in float32, 5e-2 in
+    bfloat16.
     """
     is_x86 = platform.machine() in ("x86_64", "AMD64")
     by_onednn = device.type == "cpu" and torch.backends.mkldnn.is_available()
-    return is_x86 and by_onednn and precision == torch.float32
+    return is_x86 and by_onednn and precision in (torch.float32, torch.int8)
 
 
 def _pool(x: Tensor) -> Tensor:
@@ -387,7 +483,11 @@ class Predictor:
 
     def __init__(self, model: FCNN, precision: torch.dtype = torch.float32) -> None:
         with torch.no_grad():
-            self.network = Folded(model.eval(), precision)
+            self.network: Folded | Integers
+            if precision == torch.int8:
+                self.network = Integers(model.eval())
+            else:
+                self.network = Folded(model.eval(), precision)
         self.device = model.conv1.weight.device
 
     def tile_logits(self, pieces: Iterable[Piece]) -> Iterator[tuple[Tile, np.ndarray]]:

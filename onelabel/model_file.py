@@ -16,7 +16,7 @@ from onelabel.depth import FLOATS, INTEGERS, Scale
 from onelabel.files import InputError, PathLike, check_input, one_line, whole_file
 from onelabel.light import Looks
 from onelabel.truth import Colours
-from segutils import FCNN, Folded
+from segutils import FCNN, Folded, has_integers
 
 
 MODEL_FORMAT = "one-image segmentation model, 4"
@@ -162,11 +162,18 @@ def _answers_are_finite(model: FCNN) -> bool:
     return weights_are_finite and bool(Folded(model)(black_and_white).isfinite().all())
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, precision: str = "fp32") -> torch.device:
     """Find a device by its name, and make its arithmetic plain and repeatable.
 
-    ``auto`` is a GPU where there is one, otherwise the CPU.
+    ``auto`` is a GPU where there is one, otherwise the CPU; for integers it is the CPU.
     """
+    if precision == "int8":
+        if name not in ("auto", "cpu") or not has_integers():
+            raise InputError(
+                "--precision int8: needs a processor with AVX-512 VNNI or AVX-VNNI, "
+                f"not {name} here (use fp32)"
+            )
+        name = "cpu"
     there = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),

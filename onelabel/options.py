@@ -83,7 +83,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     whose = "allow for the light of each image, of all together (folder), or of none"
     lights = ("image", "folder", "none")
     option("--light", "image", f"{whose} (%(default)s)", choices=lights)
-    precision = "bf16: for processors with AMX, and GPUs (%(default)s)"
+    precision = "fp32: exact; int8: faster (needs VNNI); bf16: AMX, GPUs (%(default)s)"
     option("--precision", "fp32", precision, choices=tuple(segutils.PRECISIONS))
     bands = "which bands are red, green and blue (as the training had)"
     option("--bands", None, bands, type=console.three_bands, metavar="R,G,B")
