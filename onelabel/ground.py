@@ -1,7 +1,7 @@
 """How large the pixels of a map are on the ground."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from onelabel.image import Place
 
 if TYPE_CHECKING:
     from affine import Affine
+    from rasterio.crs import CRS
 
 HECTARE = 10_000  # square metres
 NEAR = 0.01  # how far a map's metres may be from those on the ground
@@ -35,23 +36,33 @@ def moved(transform: "Affine", x: Any, y: Any) -> tuple[Any, Any]:
 def pixel_area(place: Place | None, shape: tuple[int, int]) -> float | None:
     """Give the area of a pixel in the image's middle, in square metres.
 
-    By the map's own metres or feet where they are right within `NEAR`; else, as in
-    degrees or Web Mercator, by those on the ground. None where there is no map.
+    By the map's own metres or feet where they are right within `NEAR`, or where it is
+    not known where on the earth it lies; else, as in degrees or Web Mercator, by those
+    on the ground. None where there is no map.
     """
     if not place or not place["crs"]:
         return None
-    from rasterio.warp import transform
-
     crs, move = place["crs"], to_map(place)
     row, col = shape[0] / 2, shape[1] / 2
     corners = [moved(move, *at) for at in ((col, row), (col + 1, row), (col, row + 1))]
-    (lon,), (lat,) = transform(crs, "EPSG:4326", *zip(corners[0], strict=True))
-    plane = f"+proj=laea +lat_0={lat} +lon_0={lon} +datum=WGS84 +units=m"
-    ground = _area(np.stack(transform(crs, plane, *zip(*corners, strict=True)), 1))
-    if not crs.is_projected:
-        return ground
-    drawn = _area(np.array(corners)) * crs.linear_units_factor[1] ** 2
-    return drawn if math.isclose(drawn, ground, rel_tol=NEAR) else ground
+    area = _area_on_ground(crs, corners)
+    if crs.is_projected:
+        drawn = _area(np.array(corners)) * crs.linear_units_factor[1] ** 2
+        if math.isnan(area) or math.isclose(drawn, area, rel_tol=NEAR):
+            area = drawn
+    return float(area) if 0 < area < math.inf else None
+
+
+def _area_on_ground(crs: "CRS", corners: Sequence[tuple[float, float]]) -> float:
+    """Give the area of a pixel on the ground; NaN where PROJ does not know it."""
+    from rasterio.warp import transform
+
+    try:
+        (lon,), (lat,) = transform(crs, "EPSG:4326", *zip(corners[0], strict=True))
+        plane = f"+proj=laea +lat_0={lat} +lon_0={lon} +datum=WGS84 +units=m"
+        return _area(np.stack(transform(crs, plane, *zip(*corners, strict=True)), 1))
+    except Exception:  # PROJ raises anything
+        return math.nan
 
 
 def _area(corners: np.ndarray) -> float:
