@@ -9,6 +9,7 @@ the medians over the rounds are written to benchmarks/results.md, and what count
 their ratios. It takes about ten minutes on two cores.
 """
 
+import copy
 import platform
 import statistics
 import subprocess
@@ -18,12 +19,14 @@ import time
 from pathlib import Path
 
 import matplotlib
+import nncf
 import numpy as np
 import onnxruntime
 import openvino
 import torch
 from matplotlib.figure import Figure
 from monai.inferers import sliding_window_inference
+from onnxruntime import quantization
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -92,49 +95,112 @@ def exported(plain):
     return program.model_proto.SerializeToString()
 
 
-def ways(model):
-    """Give each way to segment an image: its name and its function of (H, W, 3)."""
-    plain = torch.nn.Sequential(*model).eval()  # the literal layers, without the guard
+def bare(model):
+    """Write the network as the exercise does: four convolutions, without norms.
 
-    def whole(rgb):
-        return plain(channels_first(rgb))[0].argmax(0).byte().numpy()
+    The norms are folded into the convolutions, so it is the same function but for the
+    pixels at the image's edge.
+    """
+    layers = dict(model.named_children())
+    for name, (weight, bias) in zip(
+        ("conv1", "conv2", "conv3"), segutils._fold(model), strict=False
+    ):
+        layers[name] = copy.deepcopy(layers[name])
+        layers[name].weight.data, layers[name].bias.data = weight, bias
+        if name == "conv1":
+            layers[name].bias.data = bias - (
+                weight * model.normalise.mean[:, None, None]
+            ).sum((1, 2, 3))
+    kept = (layer for name, layer in layers.items() if not name.startswith("norm"))
+    return torch.nn.Sequential(*kept).eval()
 
-    def monai(overlap):
-        def segment(rgb):
-            x = channels_first(rgb)
-            logits = sliding_window_inference(x, TILE, 1, plain, overlap=overlap)
-            return logits[0].argmax(0).byte().numpy()
 
-        return segment
+def monai(network, overlap):
+    """Segment as MONAI does."""
 
-    data = exported(plain)
+    def segment(rgb):
+        x = channels_first(rgb)
+        logits = sliding_window_inference(x, TILE, 1, network, overlap=overlap)
+        return logits[0].argmax(0).byte().numpy()
+
+    return segment
+
+
+def by_onnxruntime(data):
+    """Segment tiles by ONNX Runtime, from an ONNX file's bytes."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    core = openvino.Core()
+    return by_tiles(lambda x: session.run(None, {name: x.numpy()})[0])
 
-    def bf16(rgb):
-        return segutils.Predictor(model, torch.bfloat16).segment(rgb)
 
-    found = {
-        OURS: lambda rgb: segutils.segment(model, rgb),
-        f"{OURS}, bf16": bf16,
+def by_openvino(network, precision):
+    """Segment tiles by OpenVINO."""
+    hints = {"INFERENCE_PRECISION_HINT": precision}
+    compiled = openvino.Core().compile_model(network, "CPU", hints)
+    return by_tiles(lambda x: compiled(x.numpy())[0])
+
+
+class Calibration(quantization.CalibrationDataReader):
+    """Tiles of the training image, for ONNX Runtime's own quantisation."""
+
+    def __init__(self, name, tiles):
+        self.left = iter([{name: tile} for tile in tiles])
+
+    def get_next(self):
+        """Give one more tile."""
+        return next(self.left, None)
+
+
+def quantised(data):
+    """Quantise an ONNX file's network by NNCF, and by ONNX Runtime (its bytes)."""
+    rgb = own_pair()[0]
+    height, width = rgb.shape[0] // 2 * 2, rgb.shape[1] // 2 * 2
+    cut = [rgb[tile.seen.slices] for tile in segutils.tiles(height, width)]
+    tiles = [channels_first(part).numpy() for part in cut]
+    network = openvino.Core().read_model(data)
+    by_nncf = nncf.quantize(network, nncf.Dataset(tiles))
+    with tempfile.TemporaryDirectory() as folder:
+        plain, integers = Path(folder, "a.onnx"), Path(folder, "b.onnx")
+        plain.write_bytes(data)
+        session = onnxruntime.InferenceSession(data)
+        reader = Calibration(session.get_inputs()[0].name, tiles)
+        quantization.quantize_static(plain, integers, reader, per_channel=True)
+        return by_nncf, integers.read_bytes()
+
+
+def ways(model):
+    """Give each way to segment an image: its name and its function of (H, W, 3)."""
+    plain = torch.nn.Sequential(*model).eval()  # the literal layers, without the guard
+    simple = bare(model)
+    data = exported(simple)
+    by_nncf, integers = quantised(data)
+    network = openvino.Core().read_model(data)
+
+    def whole(rgb):
+        return plain(channels_first(rgb))[0].argmax(0).byte().numpy()
+
+    def ours(precision):
+        return lambda rgb: segutils.Predictor(model, precision).segment(rgb)
+
+    return {
+        OURS: ours(torch.float32),
+        f"{OURS}, int8": ours(torch.int8),
+        f"{OURS}, bf16": ours(torch.bfloat16),
         "literal network, whole image": whole,
         TILES: by_tiles(plain),
-        "MONAI, no overlap": monai(0),
-        "MONAI, its default overlap": monai(0.25),
-        "ONNX Runtime, tiles": by_tiles(
-            lambda x: session.run(None, {name: x.numpy()})[0]
-        ),
+        "network without norms, tiles": by_tiles(simple),
+        "MONAI, no overlap": monai(plain, 0),
+        "MONAI, its default overlap": monai(plain, 0.25),
+        "MONAI without norms, no overlap": monai(simple, 0),
+        "MONAI without norms, its default overlap": monai(simple, 0.25),
+        "ONNX Runtime, tiles": by_onnxruntime(data),
+        "ONNX Runtime int8, tiles": by_onnxruntime(integers),
+        "OpenVINO f32, tiles": by_openvino(network, "f32"),
+        "OpenVINO bf16, tiles": by_openvino(network, "bf16"),
+        "OpenVINO int8 (NNCF), tiles": by_openvino(by_nncf, "f32"),
     }
-    for precision in ("f32", "bf16"):
-        hints = {"INFERENCE_PRECISION_HINT": precision}
-        compiled = core.compile_model(core.read_model(data), "CPU", hints)
-        found[f"OpenVINO {precision}, tiles"] = by_tiles(
-            lambda x, compiled=compiled: compiled(x.numpy())[0]
-        )
-    return found
 
 
 def forest():
