@@ -26,6 +26,7 @@ BESIDE = {  # the suffixes of what others may have written beside a file
     ".shp": (".cpg", ".prj", ".qix", ".qpj", ".sbn", ".sbx"),
 }
 CLASS = "class"  # the attribute that says which class a polygon is of
+UNDEFINED = '"Undefined '  # in the name of what a GeoPackage has instead of none
 DIGITS = {"RFC7946": "YES", "COORDINATE_PRECISION": "9"}  # of degrees: a tenth of a mm
 
 
@@ -136,7 +137,8 @@ def read_classes(path: PathLike, image: Image, unlabelled: int) -> np.ndarray:
     The attribute ``class`` says the class, or else the only attribute of two values; of
     these the second, by number or alphabet, is class 1. A pixel belongs to the polygon
     in which its centre lies; of several, to the last. Of an image that is no map the
-    polygons are in pixels, as `write_polygons` has them.
+    polygons are in pixels, as `write_polygons` has them; or with y upwards, so below 0,
+    as QGIS draws on such an image.
 
     Parameters
     ----------
@@ -164,18 +166,20 @@ def read_classes(path: PathLike, image: Image, unlabelled: int) -> np.ndarray:
     from rasterio.features import rasterize
 
     try:
-        meta, _, geometry, columns = raw.read(path)
-        polygons = shapely.from_wkb(geometry)
+        meta, _, geometry, columns = raw.read(path, layer=0)
+        polygons = np.array(shapely.from_wkb(geometry), ndmin=1)
     except Exception as error:  # damaged bytes raise anything
         raise InputError(
             f"{path}: cannot be read as polygons ({one_line(error)})"
         ) from error
+    has_area = (shapely.get_dimensions(polygons) == 2) & ~shapely.is_empty(polygons)
+    if not has_area.any():
+        raise InputError(f"{path}: holds no polygons (draw areas, not lines or points)")
     column, values = _two_classes(path, meta["fields"], columns)
-    polygons = _in_pixels(path, polygons, meta["crs"], image)
-    has_area = shapely.get_dimensions(polygons) == 2
+    polygons = _in_pixels(path, polygons[has_area], meta["crs"], image)
     drawn = [
         (polygon, values.index(value))
-        for polygon, value in zip(polygons[has_area], column[has_area], strict=True)
+        for polygon, value in zip(polygons, column[has_area], strict=True)
         if value in values
     ]
     truth = np.full(image.shape, unlabelled, np.uint8)
@@ -193,7 +197,7 @@ def _two_classes(
 ) -> tuple[np.ndarray, list]:
     """Find the attribute of the classes: its (N,) values, and the two there are."""
     values = {
-        name: sorted({v for v in column.tolist() if v is not None and v == v})
+        name: sorted({v for v in column.tolist() if _is_value(v)})
         for name, column in zip(names, columns, strict=True)
     }
     named = [name for name in values if name.lower() == CLASS]
@@ -207,21 +211,35 @@ def _two_classes(
     return columns[list(names).index(chosen[0])], values[chosen[0]]
 
 
+def _is_value(value: object) -> bool:
+    """Tell whether a polygon's attribute is a number or a text: not null, no list."""
+    return isinstance(value, str | int | float) and value == value
+
+
 def _in_pixels(
     path: PathLike, polygons: np.ndarray, crs: str | None, image: Image
 ) -> np.ndarray:
     """Move polygons from their coordinate system to an image's pixels."""
     import shapely
+    from rasterio.transform import Affine
     from rasterio.warp import transform
 
+    crs = None if crs and UNDEFINED in crs else crs
     is_map = image.place is not None and image.place["crs"] is not None
-    if image.place is None or not is_map:
-        if crs and DRIVERS[Path(path).suffix.lower()] != "GeoJSON":
-            raise InputError(
-                f"{path}: is in {crs}, but {image.path} is no map (save it in pixels)"
-            )
-    elif crs:
-        points = shapely.get_coordinates(polygons)  # (N, 2)
-        moved = transform(crs, image.place["crs"], *points.T)
-        polygons = shapely.set_coordinates(polygons, np.stack(moved, 1))
-    return _moved(polygons, ~ground.to_map(image.place))
+    is_geojson = DRIVERS[Path(path).suffix.lower()] == "GeoJSON"  # it says degrees
+    if crs and not is_map and not is_geojson:
+        raise InputError(
+            f"{path}: is in {crs}, but {image.path} is no map (save it in pixels)"
+        )
+    try:
+        if image.place is not None and is_map and crs:
+            points = shapely.get_coordinates(polygons)  # (N, 2)
+            moved = transform(crs, image.place["crs"], *points.T)
+            polygons = shapely.set_coordinates(polygons, np.stack(moved, 1))
+        elif image.place is None and shapely.total_bounds(polygons)[3] <= 0:
+            polygons = _moved(polygons, Affine.scale(1, -1))  # QGIS draws y upwards
+        return _moved(polygons, ~ground.to_map(image.place))
+    except Exception as error:  # PROJ raises anything
+        raise InputError(
+            f"{path}: cannot be laid on {image.path} (are both of one place?)"
+        ) from error
