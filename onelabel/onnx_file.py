@@ -72,7 +72,7 @@ def _facts(trained: Trained) -> dict[str, object]:
     """Say what Deepness must know."""
     facts: dict[str, object] = {
         "model_type": "Segmentor",
-        "class_names": [{"0": "background", "1": "class 1"}],
+        "class_names": {"0": "background", "1": "class 1"},
         "tile_size": MAX_SIDE,  # as its code spells it
         "tiles_size": MAX_SIDE,  # and its documentation
         "tiles_overlap": OVERLAP,
