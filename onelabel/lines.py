@@ -6,6 +6,7 @@ import numpy as np
 
 
 SHORT = 1.5  # a branch of under so many radii is a corner of the object, no branch
+DOWN, RIGHT = np.mgrid[-1:2, -1:2][..., None]  # to the pixels around one
 
 
 def length(shape: np.ndarray) -> float:
@@ -33,11 +34,11 @@ def length(shape: np.ndarray) -> float:
     distance = ndimage.distance_transform_edt(shape)
     skeleton = _without_corners(_skeleton(shape), distance)
     beside, diagonal = _steps(skeleton)
-    turns = skeleton & (beside == 1) & (diagonal == 1)
-    ends = skeleton & (beside + diagonal <= 1)
+    turns = (beside == 1) & (diagonal == 1)
+    ends = beside + diagonal <= 1
     inner = 0.980 * beside.sum() / 2 + 1.406 * diagonal.sum() / 2 - 0.091 * turns.sum()
     both = 2 if ends.sum() == 1 else 1  # of a single point
-    return float(inner + both * (distance[ends] - 0.5).sum())
+    return float(inner + both * (distance[skeleton][ends] - 0.5).sum())
 
 
 def _skeleton(shape: np.ndarray) -> np.ndarray:
@@ -50,35 +51,38 @@ def _without_corners(skeleton: np.ndarray, distance: np.ndarray) -> np.ndarray:
     """Remove branches that end within the object's own width of where they begin."""
     from scipy import ndimage
 
-    around = np.ones((3, 3), np.uint8)
-    near = ndimage.convolve(skeleton.astype(np.uint8), around, mode="constant") - 1
-    forks = skeleton & (near > 2)
+    near = np.zeros(skeleton.shape, int)
+    near[skeleton] = _around(skeleton, skeleton).sum((0, 1)) - 1
+    forks = near > 2
     if not forks.any():
         return skeleton
-    branches, count = ndimage.label(skeleton & ~forks, around)
-    radii = ndimage.maximum_filter(np.where(forks, distance, 0), 3)[skeleton]
+    branches, count = ndimage.label(skeleton & ~forks, np.ones((3, 3)))
+    radii = _around(np.where(forks, distance, 0), skeleton).max((0, 1))
     radius = np.zeros(count + 1)  # of the object, where a branch begins
     np.maximum.at(radius, branches[skeleton], radii)
     size = np.bincount(branches.ravel(), minlength=count + 1)
     is_short = size <= SHORT * radius
-    is_short &= np.isin(np.arange(count + 1), branches[skeleton & (near == 1)])
+    is_short &= np.isin(np.arange(count + 1), branches[near == 1])
     is_short[0] = False
     # What is left of a fork may be a clump.
     return _skeleton(skeleton & ~is_short[branches])
 
 
+def _around(values: np.ndarray, skeleton: np.ndarray) -> np.ndarray:
+    """Give the values of the pixels around each pixel of a skeleton: (3, 3, N)."""
+    rows, cols = np.nonzero(skeleton)
+    return values[rows + DOWN, cols + RIGHT]
+
+
 def _steps(skeleton: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Count each pixel's steps to pixels beside it, and across a corner.
+    """Count each of its pixels' steps to pixels beside it, and across a corner: (N,).
 
     There is no step across a corner where two steps along the sides lead there.
     """
-
-    def moved(rows: int, cols: int) -> np.ndarray:
-        return np.roll(skeleton, (rows, cols), (0, 1))
-
-    sides = moved(1, 0), moved(-1, 0), moved(0, 1), moved(0, -1)
+    is_set = _around(skeleton, skeleton)
+    sides = is_set[0, 1], is_set[2, 1], is_set[1, 0], is_set[1, 2]
     across = [
-        moved(rows, cols) & ~moved(rows, 0) & ~moved(0, cols)
-        for rows, cols in product((-1, 1), repeat=2)
+        is_set[row, col] & ~is_set[row, 1] & ~is_set[1, col]
+        for row, col in product((0, 2), repeat=2)
     ]
-    return np.sum(sides, 0) * skeleton, np.sum(across, 0) * skeleton
+    return np.sum(sides, 0), np.sum(across, 0)

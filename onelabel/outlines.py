@@ -60,7 +60,8 @@ def _pieces(found: Objects) -> "Iterator[tuple[int, Polygon]]":
         is_object = strip.labels > 0
         for shape, label in shapes(strip.labels, is_object, transform=down):
             owner = found.numbers[strip.above + int(label) - 1]
-            yield owner, shapely.geometry.shape(shape)
+            shell, *holes = map(np.array, shape["coordinates"])
+            yield owner, shapely.Polygon(shell, holes)
 
 
 # ------------------------------------------------------------------ regions of interest
