@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 JOURNAL, SUMMARY = ".predictions.jsonl", "summary.csv"  # in the folder of the masks
+TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # any file's name
 COLUMNS = ("image", "mask", "share", "area_px", "area_m2", "objects", "warning")
 
 
@@ -125,7 +126,7 @@ class Journal:
                 with suppress(ValueError, TypeError, KeyError):
                     entry = json.loads(line)
                     self.entries[entry["mask"]] = {"row": dict(entry["row"]), **entry}
-        with suppress(FileNotFoundError), open(self.summary, errors="replace") as file:
+        with suppress(FileNotFoundError), open(self.summary, **TEXT) as file:
             if file.readline().strip() != ",".join(COLUMNS):
                 raise InputError(f"{file.name}: was not made by this program (move it)")
 
@@ -153,7 +154,10 @@ class Journal:
             for name, entry in self.entries.items()
             if name not in undone and Path(self.path.parent, name).exists()
         ]
-        with whole_file(self.summary) as temporary, open(temporary, "w") as file:
+        with (
+            whole_file(self.summary) as temporary,
+            open(temporary, "w", **TEXT) as file,
+        ):
             file.write(",".join(COLUMNS) + "\n")
             _writer(file).writerows(rows)
 
@@ -166,7 +170,7 @@ class Journal:
 
     def add_row(self, row: Mapping[str, object]) -> None:
         """Add a row to the summary alone."""
-        with open(self.summary, "a") as file:
+        with open(self.summary, "a", **TEXT) as file:
             _writer(file).writerow(row)
 
 
