@@ -305,6 +305,30 @@ def test_a_cleaned_part_of_a_killed_run_is_no_part_of_another(
     assert Path("mask.png").read_bytes() == Path("whole.png").read_bytes()
 
 
+@pytest.mark.parametrize("changed", ["cleaning", "mask", "nothing"])
+def test_a_part_of_a_killed_run_is_used_for_the_same_mask_alone(
+    here, none_held, monkeypatch, changed
+):
+    save("mask.png", rough(300, 520, 3, 0.4, 0) * 255)
+
+    def fails(*_):
+        raise OSError("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "write_mask", fails)
+        options = ["--from-mask", "mask.png", *CLEAN, "--output", "clean.png"]
+        assert predict_here(*options) == 2
+    assert Path(".clean.png.part").exists()
+    clean = ["--min-area", 4] if changed == "cleaning" else CLEAN
+    if changed == "mask":
+        save("mask.png", rough(300, 520, 4, 0.4, 0) * 255)
+    options = ["--from-mask", "mask.png", *clean, "--output"]
+    assert predict_here(*options, "clean.png") == 0
+    assert predict_here(*options, "whole.png") == 0
+    assert Path("clean.png").read_bytes() == Path("whole.png").read_bytes()
+    assert not list(Path().glob(".*"))
+
+
 # ------------------------------------------------------------------ many images
 
 
