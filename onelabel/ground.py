@@ -27,6 +27,18 @@ def to_map(place: Place | None) -> "Affine":
     return from_gcps(place["gcps"]) if "gcps" in place else place["transform"]
 
 
+def has_degrees(place: Place) -> bool:
+    """Tell whether a map's longitude and latitude are known: on Mars they are not."""
+    from rasterio.warp import transform
+
+    x, y = moved(to_map(place), 0, 0)
+    try:
+        transform(place["crs"], "EPSG:4326", [x], [y])
+    except Exception:  # PROJ raises anything
+        return False
+    return True
+
+
 def moved(transform: "Affine", x: Any, y: Any) -> tuple[Any, Any]:
     """Move points, (N,) each or numbers, by an affine transform."""
     a, b, c, d, e, f = transform[:6]

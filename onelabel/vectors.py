@@ -62,6 +62,11 @@ def write_polygons(
 
     layer, driver = Path(path).stem, DRIVERS[Path(path).suffix.lower()]
     crs = place["crs"] if place else None
+    if place and crs and driver == "GeoJSON" and not ground.has_degrees(place):
+        raise InputError(
+            f"{path}: GeoJSON is in longitude and latitude, which are unknown of this "
+            "map (use .gpkg)"
+        )
     with _all_files(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # there may be no coordinate system
         temporary.unlink()

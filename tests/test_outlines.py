@@ -171,6 +171,19 @@ def test_a_map_comes_back_from_its_file(tmp_path, suffix, kind):
     np.testing.assert_array_equal(found, numbered(mask))
 
 
+@pytest.mark.parametrize(
+    "crs", ['LOCAL_CS["local",UNIT["metre",1]]', "+proj=eqc +R=1737400"]
+)
+def test_geojson_of_a_map_that_is_not_of_the_earth_is_refused(tmp_path, crs):
+    mask, elsewhere = np.eye(9, dtype=np.uint8), on_earth(crs)
+    with pytest.raises(InputError, match=r"o\.geojson: .* which are unknown"):
+        write(tmp_path / "o.geojson", mask, elsewhere)
+    for suffix in (".gpkg", ".shp"):
+        write(tmp_path / f"o{suffix}", mask, elsewhere)
+        _, polygons, _ = read(tmp_path / f"o{suffix}")
+        assert polygons[0].bounds == (5e5, 5e6 - 4.5, 5e5 + 4.5, 5e6)
+
+
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_features_have_the_columns_of_the_table(tmp_path, suffix):
     mask = rough(40, 50, 3, 0.4, 0)
