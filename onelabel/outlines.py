@@ -14,6 +14,7 @@ from onelabel.objects import Objects, Table
 if TYPE_CHECKING:
     from shapely import Geometry, Polygon
 
+LEAST = 0.25  # pixels: within less, no corner of an outline can be left out
 MOVE, LINE, CLOSE = 0.0, 1.0, 4.0  # a path's steps, as ImageJ numbers them
 
 
@@ -43,10 +44,20 @@ def outline(found: Objects) -> np.ndarray:
 
 
 def simplified(outlines: np.ndarray, distance: float) -> np.ndarray:
-    """Leave out corners of outlines that lie within so many pixels of the rest."""
+    """Leave out corners of outlines that lie within so many pixels of the rest.
+
+    Where parts of an object would then overlap, its corners are left out within half
+    the distance, or a quarter; all geometries are valid.
+    """
     import shapely
 
-    return shapely.simplify(outlines, distance) if distance else outlines
+    simple, left = outlines.copy(), np.arange(len(outlines))
+    while distance > LEAST and len(left):
+        found = shapely.simplify(outlines[left], distance)
+        is_valid = shapely.is_valid(found)
+        simple[left[is_valid]] = found[is_valid]
+        left, distance = left[~is_valid], distance / 2
+    return simple
 
 
 def _pieces(found: Objects) -> "Iterator[tuple[int, Polygon]]":

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyogrio import raw
 from rasterio.features import rasterize
@@ -111,7 +111,8 @@ def test_parts_that_touch_at_a_corner_are_polygons_of_their_own():
     assert len(outline.geoms) == 2
 
 
-@given(MASKS, st.sampled_from([0.5, 1, 2.5]))
+@given(MASKS, st.sampled_from([0.1, 0.5, 1, 2.5, 20]))
+@example(rough(11, 33, 1034, 0.6, 0), 5)  # two of its parts would overlap
 @settings(deadline=None)
 def test_simpler_outlines_are_valid_and_near(mask, distance):
     drawn, _ = outlined(mask)
