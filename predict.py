@@ -296,8 +296,8 @@ def measure(args: argparse.Namespace) -> int:
     """Clean a mask that is there already, and write the files of its objects."""
     wanted = Wanted.by(vars(args))
     wanted.check()
-    masks = [args.output] if args.output else []
-    check_outputs([args.from_mask], masks, beside(args), tree="")
+    masks = [] if args.output is None else [args.output]
+    check_outputs([args.from_mask], masks, beside(args))
     drawn = open_classes(args.from_mask, args.max_pixels)
     image, output = drawn.image, Path(args.output or args.from_mask)
     key = {"mask": files.identity(args.from_mask), **wanted.cleaning}

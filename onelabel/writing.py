@@ -132,7 +132,7 @@ def check_outputs(
     inputs: Sequence[PathLike],
     masks: Sequence[PathLike],
     others: Iterable[tuple[PathLike, Sequence[str]]],
-    tree: PathLike,
+    tree: PathLike | None = None,
 ) -> None:
     """Refuse files that could not be read or written; see `files.check_files`."""
     outputs = [(mask, (*SUFFIXES, ZARR)) for mask in masks]

@@ -211,7 +211,7 @@ def test_training_images_share_one_scale(tmp_path, scene):
         (write_tiff(tmp_path / f"{factor}.tif", rgb.astype(np.uint16) * factor), gt)
         for factor in (20, 40)
     ]
-    pairs, _, scale = labelled.read_labelled(paths)
+    pairs, _, scale, _ = labelled.read_labelled(paths)
     assert scale.kind == INTEGERS
     (dark, _), (bright, _) = pairs
     inner = bright < 255
@@ -224,7 +224,7 @@ def test_pixels_without_data_are_not_learned(tmp_path, scene):
     values = unit_floats(scene[0])
     gt = save(tmp_path / "gt.png", scene[1] * 255)
     path = write_tiff(tmp_path / "a.tif", values)
-    ((rgb, truth),), _, scale = labelled.read_labelled([(path, gt)])
+    ((rgb, truth),), _, scale, _ = labelled.read_labelled([(path, gt)])
     assert scale.kind == FLOATS
     assert rgb.dtype == np.uint8
     assert not np.ma.isMaskedArray(rgb)
@@ -255,7 +255,7 @@ def test_only_the_labelled_rows_and_columns_of_a_large_image_are_read(
     rgba[480:530, 300:370, 3] = 255
     gt, path = save(tmp_path / "gt.png", rgba), write_tiff(tmp_path / "a.tif", rgb)
     monkeypatch.setattr(labelled, "IN_MEMORY", 0)
-    ((found, classes),), _, _ = labelled.read_labelled([(path, gt)])
+    ((found, classes),), *_ = labelled.read_labelled([(path, gt)])
     near = labelled.CONTEXT
     rows = [*range(90 - near, 200 + near), *range(480 - near, 530 + near)]
     cols = [*range(70 - near, 190 + near), *range(300 - near, 370 + near)]

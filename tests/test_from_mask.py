@@ -513,3 +513,15 @@ def test_square_metres_in_a_folder_are_told_of_each_image_that_is_no_map(
     found = rows()
     assert found["photos/c.tif"]["warning"] == ""
     assert found["photos/a.png"]["warning"].startswith("photos/a.png: 5m2 asked for")
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [("missing/clean.png", "is missing (make it)"), ("", "unknown suffix")],
+)
+def test_an_output_that_cannot_be_written_is_told_before_any_work(
+    here, capsys, output, told
+):
+    save("mask.png", blobs(40, 50) * 255)
+    assert predict_here("--from-mask", "mask.png", "--output", output) == 2
+    assert told in capsys.readouterr().err

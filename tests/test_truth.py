@@ -327,7 +327,7 @@ def test_a_pair_is_an_image_and_its_truth(tmp_path):
         save(tmp_path / "a.png", gradient(40, 62)),
         save(tmp_path / "b.png", truth * 255),
     )
-    pairs, colours, scale = labelled.read_labelled([paths])
+    pairs, colours, scale, _ = labelled.read_labelled([paths])
     ((rgb, found),) = pairs
     np.testing.assert_array_equal(rgb, gradient(40, 62))
     np.testing.assert_array_equal(found, truth)
@@ -445,7 +445,7 @@ def test_truths_of_8_and_of_16_bits_may_have_the_same_colours(tmp_path):
         save(tmp_path / "8.png", truth * 255),
         save(tmp_path / "16.png", truth.astype(np.uint16) * 65_535),
     ]
-    pairs, colours, _ = labelled.read_labelled([(rgb, gt) for gt in gts])
+    pairs, colours, *_ = labelled.read_labelled([(rgb, gt) for gt in gts])
     assert colours == BLACK_WHITE
     for _, found in pairs:
         np.testing.assert_array_equal(found, truth)
