@@ -161,7 +161,8 @@ def check_image(args: argparse.Namespace, image: Image, output: Path) -> None:
     outputs = output, args.overlay, args.probabilities
     needs = check_resources(image, *outputs, bool(args.gt), keeps_logits(args))
     if is_large(image):
-        print(console.printable(needs), file=sys.stderr)
+        more = Wanted.by(vars(args)).memory
+        print(console.printable(needs + more), file=sys.stderr)
 
 
 def score(store: Store, answer: np.ndarray | None) -> dict[str, float] | None:
