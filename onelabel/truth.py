@@ -38,22 +38,21 @@ class Classes:
         counts: Counter[int] = Counter()
         for block in image.blocks():
             codes, has_data = _coded(image, block)
-            present, times = np.unique(codes[has_data], return_counts=True)
-            counts.update(dict(zip(present.tolist(), times.tolist(), strict=True)))
+            counts.update(_count(codes[has_data]))
         if not counts:
             raise InputError(
                 f"{image.path}: every pixel is transparent or has no data, so none has "
                 "a class"
             )
-        self.codes = np.array(sorted(counts))
-        self.colours, self.is_bright = _two_classes(image, self.codes, counts)
+        codes = np.array(sorted(counts))
+        self.colours, is_bright = _two_classes(image, codes, counts)
+        self.bright = codes[np.nonzero(is_bright)]
 
     def of(self, block: Block) -> np.ndarray:
         """Give the classes of a block: (h, w) uint8, 0, 1 or `UNLABELLED`."""
         codes, has_data = _coded(self.image, block)
         classes = np.full(codes.shape, UNLABELLED, np.uint8)
-        places = np.searchsorted(self.codes, codes[has_data])
-        classes[has_data] = self.is_bright[places]
+        classes[has_data] = np.isin(codes[has_data], self.bright)
         return classes
 
 
@@ -99,19 +98,30 @@ def read_truth(
     return truth, classes.colours
 
 
+def _count(codes: np.ndarray) -> dict[int, int]:
+    """Count the times of each of (N,) codes; fast where there are few."""
+    counts = {}
+    for _ in range(3):
+        if len(codes):
+            is_first = codes == codes[0]
+            counts[codes[0].item()] = int(np.count_nonzero(is_first))
+            codes = codes[~is_first]
+    others, times = np.unique(codes, return_counts=True)
+    return counts | dict(zip(others.tolist(), times.tolist(), strict=True))
+
+
 def _coded(image: Image, block: Block) -> tuple[np.ndarray, np.ndarray]:
     """Give a number for the colour of each pixel of a block, and where it has data."""
     values = image.values(block)
     pixels, codes = np.ma.getdata(values), np.ma.getdata(values)[..., 0]
     hidden = np.any(np.ma.getmaskarray(values), axis=-1)  # (h, w)
     has_data = ~hidden & np.isfinite(codes)
-    is_grey = (pixels[has_data] == codes[has_data][:, None]).all()
-    if image.dtype not in CODED and not is_grey:
-        raise InputError(f"{image.path}: colours of {image.dtype} (save as PNG)")
     if image.dtype in CODED:
         codes = codes.astype(np.int64)
         for channel in (1, 2):
             codes = (codes << 8 * image.dtype.itemsize) | pixels[..., channel]
+    elif (pixels[has_data] != codes[has_data][:, None]).any():
+        raise InputError(f"{image.path}: colours of {image.dtype} (save as PNG)")
     return codes, has_data
 
 
