@@ -240,8 +240,6 @@ def plan(args: argparse.Namespace) -> list[jobs.Job]:
     """Pair each image with its mask file, and refuse what could not be written."""
     pipeline.check_workers(args.workers, args.scheduler)
     Wanted.by(vars(args)).check()
-    if "" in (*args.images, args.output, *singles(args).values()):
-        raise files.InputError("a file name is empty (leave the option out)")
     planned = jobs.list_jobs(args.images, args.output)
     for option, name in singles(args).items():
         if len(planned) > 1:
@@ -299,7 +297,7 @@ def measure(args: argparse.Namespace) -> int:
     wanted.check()
     masks = [] if args.output is None else [args.output]
     check_outputs([args.from_mask], masks, beside(args))
-    drawn = open_classes(args.from_mask, args.max_pixels)
+    drawn = open_classes(args.from_mask, args.max_pixels, one_is_enough=True)
     image, output = drawn.image, Path(args.output or args.from_mask)
     key = {"mask": files.identity(args.from_mask), **wanted.cleaning}
     on_disk = is_large(image) or files.is_zarr_name(output)

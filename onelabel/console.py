@@ -19,9 +19,10 @@ from typing import NoReturn
 from PIL import Image
 
 from onelabel.files import InputError, is_out_of_memory
-from onelabel.ground import Area
+from onelabel.ground import HECTARE, Area
 
 
+NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"  # from 0, as a pattern
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # as glibc numbers them
 
 
@@ -49,17 +50,22 @@ def count(text: str) -> int:
 
 def distance(text: str) -> float:
     """Read a number of pixels from the command line: 0 or more."""
-    if not re.fullmatch(r"\d+(\.\d+)?", text):
-        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0")
+    if not re.fullmatch(NUMBER, text):
+        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0, as 1.5")
     return float(text)
 
 
 def area(text: str) -> Area:
-    """Read an area: ``50`` pixels, or ``2.5m2``."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(px|m2|)", text.strip())
+    """Read an area: ``50`` pixels, ``2.5m2`` or ``0.1ha``."""
+    found = re.fullmatch(rf"({NUMBER}) ?(px|m2|m²|ha|)", text.strip())
     if not found:
-        raise argparse.ArgumentTypeError(f"{text}: expected an area, as 50 or 2.5m2")
-    return Area(float(found[1]), found[2] or "px")
+        raise argparse.ArgumentTypeError(
+            f"{text}: expected an area, as 50 (pixels), 2.5m2 or 0.1ha"
+        )
+    number, unit = float(found[1]), found[2] or "px"
+    if unit == "px":
+        return Area(number, "px")
+    return Area(number * (HECTARE if unit == "ha" else 1), "m2")
 
 
 def three_bands(text: str) -> list[int]:

@@ -218,10 +218,10 @@ def write_table(path: PathLike, table: Table) -> None:
 
 
 def _plain(values: np.ndarray) -> list:
-    """Give a column as plain values; floats with three digits after the point."""
+    """Give a column as plain values; of floats ten digits count."""
     if values.dtype.kind != "f":
         return values.tolist()
-    return ["" if np.isnan(v) else f"{v:.3f}" for v in values.tolist()]
+    return ["" if np.isnan(v) else f"{v:.10g}" for v in values.tolist()]
 
 
 def write_labels(path: PathLike, found: Objects, place: Place | None = None) -> None:

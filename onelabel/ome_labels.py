@@ -26,6 +26,8 @@ def check_image(path: PathLike) -> None:
     require(path, "zarr", "labels of an OME-Zarr image")
     import zarr
 
+    if Path(path).name.startswith("."):
+        raise InputError(f"{path}: labels have a name without a dot before it")
     try:
         image = zarr.open_group(Path(path).parent.parent, mode="r")
         _multiscale(path, image)

@@ -57,18 +57,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     mask = "mask to write: .jpg, .png, .tif, .zarr, a folder (predictions.jpg)"
     option("--output", None, mask, metavar="PATH")
-    option("--gt", None, "the ground truth: print the scores", metavar="IMAGE")
+    option("--gt", None, "the ground truth: print the scores", metavar="FILE")
     option(
         "--overlay", None, "write the image with the mask drawn on it", metavar="FILE"
     )
     probability = "write the probabilities of class 1: .png (8 bits), .tif (float)"
     option("--probabilities", None, probability, metavar="FILE")
-    least = "remove objects smaller than this: as 50 (pixels), or 2.5m2"
+    least = "remove objects smaller than this: 50 (pixels), 2.5m2, 0.1ha"
     option("--min-area", None, least, type=console.area, metavar="AREA")
     holes = "fill holes smaller than this"
     option("--fill-holes", None, holes, type=console.area, metavar="AREA")
     option("--objects", None, "write a table of the objects: .csv", metavar="FILE")
-    ids = "write each pixel's object by its number: .png, .tif"
+    ids = "write each pixel's object by its number: .png, .tif, X.zarr/labels/NAME"
     option("--label-image", None, ids, metavar="FILE")
     outlines = "write the objects' outlines: .gpkg, .geojson, .shp"
     option("--polygons", None, outlines, metavar="FILE")
@@ -104,6 +104,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     onnx = "write the network as an ONNX file, for QGIS Deepness; segment nothing"
     option("--export", None, onnx, metavar="FILE")
     args = parser.parse_args(argv)
+    for name, value in vars(args).items():
+        if value == "" or value == [""]:
+            name = name.replace("_", "-")
+            raise InputError(f"{name}: a file name is empty (leave the option out)")
+    if args.simplify and args.polygons is None:
+        raise InputError("--simplify: goes with --polygons")
     if args.from_mask is None:
         args.images = args.images or ["data/rgb.png"]
         args.output = "predictions.jpg" if args.output is None else args.output

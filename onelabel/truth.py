@@ -33,7 +33,7 @@ class Classes:
         The colours of class 0 and class 1, 0 to 255.
     """
 
-    def __init__(self, image: Image) -> None:
+    def __init__(self, image: Image, one_is_enough: bool = False) -> None:
         self.image = image
         counts: Counter[int] = Counter()
         for block in image.blocks():
@@ -44,7 +44,12 @@ class Classes:
                 f"{image.path}: every pixel is transparent or has no data, so none has "
                 "a class"
             )
+        self.colours: Colours
         codes = np.array(sorted(counts))
+        if one_is_enough and len(codes) == 1:
+            self.colours = BLACK_AND_WHITE
+            self.bright = codes if _is_bright(image, int(codes[0])) else codes[:0]
+            return
         self.colours, is_bright = _two_classes(image, codes, counts)
         self.bright = codes[np.nonzero(is_bright)]
 
@@ -56,7 +61,16 @@ class Classes:
         return classes
 
 
-def open_classes(path: PathLike, max_pixels: int = MAX_PIXELS) -> Classes:
+def _is_bright(image: Image, code: int) -> bool:
+    """Guess the class of a mask's only colour: 1 if it is bright, or the value 1."""
+    bits = 8 * image.dtype.itemsize if image.dtype in CODED else 0
+    value = code >> 2 * bits  # its red
+    return value == 1 or value >= 128
+
+
+def open_classes(
+    path: PathLike, max_pixels: int = MAX_PIXELS, one_is_enough: bool = False
+) -> Classes:
     """Open a mask or a ground truth: an image of exactly two colours, of any format.
 
     The darker colour is class 0, the brighter one class 1. Pixels that are not opaque,
@@ -70,13 +84,16 @@ def open_classes(path: PathLike, max_pixels: int = MAX_PIXELS) -> Classes:
         The file.
     max_pixels : int
         A file whose header says more is refused.
+    one_is_enough : bool
+        Whether a mask of one colour is taken, too: black or bright.
 
     Raises
     ------
     InputError
         The file cannot be read, or does not hold two colours.
     """
-    return Classes(open_image(path, max_pixels=max_pixels, transparent=True))
+    image = open_image(path, max_pixels=max_pixels, transparent=True)
+    return Classes(image, one_is_enough)
 
 
 def read_truth(

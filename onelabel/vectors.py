@@ -25,6 +25,7 @@ BESIDE = {  # the suffixes of what others may have written beside a file
     ".geojson": (),
     ".shp": (".cpg", ".prj", ".qix", ".qpj", ".sbn", ".sbx"),
 }
+LAYER = "objects"  # a file's name may not be a layer's
 CLASS = "class"  # the attribute that says which class a polygon is of
 UNDEFINED = '"Undefined '  # in the name of what a GeoPackage has instead of none
 DIGITS = {"RFC7946": "YES", "COORDINATE_PRECISION": "9"}  # of degrees: a tenth of a mm
@@ -60,7 +61,7 @@ def write_polygons(
     import shapely
     from pyogrio import raw
 
-    layer, driver = Path(path).stem, DRIVERS[Path(path).suffix.lower()]
+    driver = DRIVERS[Path(path).suffix.lower()]
     crs = place["crs"] if place else None
     if place and crs and driver == "GeoJSON" and not ground.has_degrees(place):
         raise InputError(
@@ -69,13 +70,13 @@ def write_polygons(
         )
     with _all_files(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # there may be no coordinate system
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
         raw.write(
             temporary,
             shapely.to_wkb(_moved(polygons, ground.to_map(place))),
             list(columns.values()),
             list(columns),
-            layer=layer,
+            layer=LAYER,
             driver=driver,
             geometry_type="MultiPolygon",
             promote_to_multi=True,
@@ -84,7 +85,7 @@ def write_polygons(
         )
         _check_whole(temporary, len(polygons))
         if driver == "GPKG":
-            qgis_style.add_style(temporary, layer)
+            qgis_style.add_style(temporary, LAYER)
 
 
 @contextmanager
@@ -96,8 +97,10 @@ def _all_files(path: PathLike) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     with whole_file(path) as temporary:
+        lower = temporary.with_suffix(temporary.suffix.lower())  # as GDAL writes it
         try:
-            yield temporary
+            yield lower
+            os.replace(lower, temporary)
             for suffix in BESIDE[Path(path).suffix.lower()]:
                 target.with_suffix(suffix).unlink(missing_ok=True)
             for part in _parts(temporary):
@@ -210,8 +213,8 @@ def _two_classes(
     if len(chosen) != 1 or len(values[chosen[0]]) != 2:
         listed = ", ".join(f"{name}: {len(values[name])}" for name in chosen or values)
         raise InputError(
-            f"{path}: which attribute says the class? (name one {CLASS!r}, with two "
-            f"values; the number of values now is {listed or 'none'})"
+            f"{path}: no attribute {CLASS!r} with 2 values, one for each class (the "
+            f"number of values now is {listed or 'none'}; draw polygons of both)"
         )
     return columns[list(names).index(chosen[0])], values[chosen[0]]
 
@@ -234,7 +237,8 @@ def _in_pixels(
     is_geojson = DRIVERS[Path(path).suffix.lower()] == "GeoJSON"  # it says degrees
     if crs and not is_map and not is_geojson:
         raise InputError(
-            f"{path}: is in {crs}, but {image.path} is no map (save it in pixels)"
+            f"{path}: is in {crs}, but {image.path} has no coordinate system (save it "
+            "without one, in the image's pixels)"
         )
     try:
         if image.place is not None and is_map and crs:

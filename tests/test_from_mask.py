@@ -517,7 +517,7 @@ def test_square_metres_in_a_folder_are_told_of_each_image_that_is_no_map(
 
 @pytest.mark.parametrize(
     ("output", "told"),
-    [("missing/clean.png", "is missing (make it)"), ("", "unknown suffix")],
+    [("missing/clean.png", "is missing (make it)"), ("", "file name is empty")],
 )
 def test_an_output_that_cannot_be_written_is_told_before_any_work(
     here, capsys, output, told
@@ -525,3 +525,16 @@ def test_an_output_that_cannot_be_written_is_told_before_any_work(
     save("mask.png", blobs(40, 50) * 255)
     assert predict_here("--from-mask", "mask.png", "--output", output) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("value", "count"), [(0, 0), (255, 1), (1, 1)])
+def test_a_mask_of_one_colour_is_all_one_class(here, value, count):
+    save("mask.png", np.full((20, 30), value, np.uint8))
+    assert predict_here("--from-mask", "mask.png", "--objects", "o.csv") == 0
+    assert len(table("o.csv")) == count
+
+
+def test_an_option_that_would_do_nothing_is_refused(here, capsys):
+    save("mask.png", blobs(40, 50) * 255)
+    assert predict_here("--from-mask", "mask.png", "--simplify", "1") == 2
+    assert "--simplify: goes with --polygons" in capsys.readouterr().err

@@ -137,6 +137,9 @@ def test_a_map_of_any_kind_is_measured(tmp_path, monkeypatch, place, capsys):
         ("7.5", (7.5, "px")),
         ("2.5m2", (2.5, "m2")),
         (" 2.5 m2 ", (2.5, "m2")),
+        ("2.5m²", (2.5, "m2")),
+        ("0.5ha", (5000, "m2")),
+        ("1e3", (1000, "px")),
     ],
 )
 def test_an_area_is_a_number_of_pixels_or_of_square_metres(text, expected):
@@ -144,7 +147,7 @@ def test_an_area_is_a_number_of_pixels_or_of_square_metres(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "m2", "-5", "5ha", "5 m", "1e3", "nan", "inf", "5,5", ".5", "5m²"]
+    "text", ["", "m2", "-5", "5a", "5 m", "nan", "inf", "5,5", ".5"]
 )
 def test_another_area_is_refused_in_one_line(text, capsys):
     for option in ("--min-area", "--fill-holes"):
@@ -152,7 +155,7 @@ def test_another_area_is_refused_in_one_line(text, capsys):
         line = f"error: argument {option}: {text.strip()}"
         said = capsys.readouterr().err
         assert said.startswith(line) and said.count("\n") == 1
-        assert "expected an area, as 50 or 2.5m2" in said
+        assert "expected an area, as 50 (pixels), 2.5m2 or 0.1ha" in said
 
 
 def test_square_metres_become_pixels_of_a_map():

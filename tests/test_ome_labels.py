@@ -1,5 +1,7 @@
 """Objects as labels within an OME-Zarr image."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import zarr
@@ -63,3 +65,13 @@ def test_labels_of_an_image_of_another_size_are_refused(trained_file, scene, cap
     arguments = ("--output", "m.png", "--label-image", "a.zarr/labels/x")
     assert predict_here("data/rgb.png", *arguments) == 2
     assert "has another size" in capsys.readouterr().err
+
+
+def test_a_name_that_would_hide_what_the_store_needs_is_refused(
+    trained_file, scene, capsys
+):
+    write_image("a.zarr", scene[0], "0.4")
+    arguments = ("--output", "m.png", "--label-image", "a.zarr/labels/.zattrs")
+    assert predict_here("data/rgb.png", *arguments) == 2
+    assert "a name without a dot" in capsys.readouterr().err
+    assert not Path("a.zarr/labels").exists() and not Path("m.png").exists()

@@ -322,3 +322,13 @@ def test_the_file_that_a_link_points_to_is_replaced(tmp_path, suffix):
     assert len(read(path)[1]) == 1
     assert os.listdir(link.parent) == [link.name]
     assert len({Path(p).stem for p in os.listdir(tmp_path)} - {"elsewhere"}) == 1
+
+
+@pytest.mark.parametrize("name", ["A.GPKG", "A.GEOJSON", "A.SHP", "-gpkg_ä x.gpkg"])
+def test_any_name_of_a_file_will_do(tmp_path, name):
+    mask = np.ones((3, 4), np.uint8)
+    found = objects.find(Store(mask))
+    outline = outlines.outline(found)
+    vectors.write_polygons(tmp_path / name, outline, found.table)
+    _, _, geometry, _ = raw.read(tmp_path / name, layer=0)
+    assert shapely.from_wkb(geometry[0]).area == 12

@@ -51,7 +51,7 @@ def test_the_style_is_the_default_of_the_layer(tmp_path, count):
         listed = file.execute("SELECT column_name FROM gpkg_geometry_columns")
         assert listed.fetchall() == [(geometry,)]
         assert file.execute("PRAGMA foreign_key_check").fetchall() == []
-    assert (layer, is_default) == (path.stem, 1)
+    assert (layer, is_default) == (vectors.LAYER, 1)
     assert ElementTree.fromstring(style).find("renderer-v2/symbols/symbol") is not None
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
@@ -60,7 +60,7 @@ def test_the_style_is_the_default_of_the_layer(tmp_path, count):
 def test_other_programs_read_the_polygons_first(tmp_path, count):
     path = write(tmp_path, count)
     names = list_layers(path)[:, 0].tolist()
-    assert names == [path.stem, "layer_styles"]
+    assert names == [vectors.LAYER, "layer_styles"]
     meta, _, geometry, (ids,) = raw.read(path, layer=0)
     assert meta["crs"] == place()["crs"]
     assert len(geometry) == count
@@ -81,7 +81,7 @@ def test_qgis_draws_the_layer_by_its_style(tmp_path, monkeypatch):
         pytest.skip("PyQGIS is absent (Debian's package: python3-qgis)")
     monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
     path = write(tmp_path, 3)
-    command = [PYTHON, "-c", OPEN, path, path.stem]
+    command = [PYTHON, "-c", OPEN, path, vectors.LAYER]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     is_valid, count, fill, outline = json.loads(done.stdout.splitlines()[-1])
     assert is_valid

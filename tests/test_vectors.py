@@ -228,7 +228,7 @@ def test_qgis_draws_on_an_image_with_y_upwards(tmp_path, image, suffix):
 @pytest.mark.parametrize(
     ("attributes", "words"),
     [
-        ({"class": (1, 1)}, r"which attribute says the class\? .* now is class: 1"),
+        ({"class": (1, 1)}, r"no attribute .class. with 2 values.* now is class: 1"),
         ({"class": (1, 2, 3)}, r"now is class: 3"),
         ({"class": (None, None)}, r"now is class: 0"),
         ({"id": (1, 2), "name": ("a", "b")}, r"now is id: 2, name: 2"),
@@ -282,7 +282,7 @@ def test_polygons_of_a_map_do_not_go_with_an_image_that_is_none(
     path = draw(
         tmp_path / f"t{suffix}", [SOIL, TREE], "EPSG:32633", **{"class": (0, 1)}
     )
-    refuse(path, image, r"is in EPSG:32633, but .*image\.png is no map")
+    refuse(path, image, r"is in EPSG:32633, but .*image\.png has no coord")
 
 
 # ------------------------------------------------------------------ commands
