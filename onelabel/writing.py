@@ -249,6 +249,7 @@ def _write_tiff(
         "BIGTIFF": "IF_SAFER",
         "photometric": "MINISBLACK" if channels == 1 else "RGB",
         "interleave": "pixel",
+        "num_threads": "all_cpus",  # that compress
         "nodata": nodata,
         **(place or {}),
     }
