@@ -106,7 +106,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     for name, value in vars(args).items():
         if value == "" or value == [""]:
-            name = name.replace("_", "-")
+            name = "IMAGE" if name == "images" else f"--{name.replace('_', '-')}"
             raise InputError(f"{name}: a file name is empty (leave the option out)")
     if args.simplify and args.polygons is None:
         raise InputError("--simplify: goes with --polygons")

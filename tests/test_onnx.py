@@ -147,7 +147,7 @@ def test_the_command_writes_it_and_segments_nothing(trained, capsys):
         (["--export", "no/model.onnx"], "no/model.onnx: the folder no is missing"),
         (["--export", "a.onnx", "--model", "b.pt"], "b.pt: no such file"),
         (["--export", "a.onnx", "--model", "data/rgb.png"], "data/rgb.png: is not a"),
-        (["--export", ""], ".: unknown suffix ''"),
+        (["--export", ""], "--export: a file name is empty"),
     ],
 )
 def test_what_cannot_be_exported_is_told_in_one_line(trained, capsys, options, told):

@@ -82,7 +82,7 @@ def test_bf16_is_not_held_to_float32s_rounding(model, scene):
     assert is_well and "bfloat16" in text
 
 
-@pytest.mark.parametrize("name", ["missing.png", "model.pt", ""])
+@pytest.mark.parametrize("name", ["missing.png", "model.pt"])
 def test_what_is_no_image_is_refused(saved, name, capsys):
     assert run(name) == 2
     assert capsys.readouterr().err.startswith(f"error: {name}: ")
