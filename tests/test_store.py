@@ -236,8 +236,9 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_mask(trained_file):
     def chunks():
         return list(Path().glob(".mask.png.part/mask/c/*/*"))
 
-    def is_written():
-        return any(Path().glob(".*.png")) or Path("mask.png").exists()
+    def is_written():  # at first, whether a file can be written is tried by one as well
+        begun = any(Path().glob(".*.png")) and chunks()
+        return begun or Path("mask.png").exists()
 
     assert start("whole.png").wait() == 0
     known, draw = 0, random.Random(0)
