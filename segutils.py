@@ -183,6 +183,11 @@ class Folded:
         return _placed(_convolve(x, *self.pairs[3], padding=1).float())
 
 
+# Int8 weights, the unit of each output channel's, the bias, those of input and answer.
+IntegerLayer = tuple[Tensor, Tensor, Tensor | None, float, float]
+_WAY: Any = [1, 1], [1, 1], [1, 1], 1  # strides, padding, dilation, groups
+
+
 class Integers:
     """`Folded` in 8-bit integers, for processors that multiply them (`has_integers`).
 
@@ -193,31 +198,14 @@ class Integers:
     exact: tiles give the very bits of one pass over the whole image.
     """
 
-    def __init__(self, model: FCNN) -> None:
-        pairs, norms = _fold(model), (model.norm1, model.norm2, model.norm3)
-        mean = model.normalise.mean
-        weight, bias = pairs[0]
-        # The bytes of the image are the input. To subtract the mean, but not in the
-        # padding, a fourth channel says where the image is.
-        less = (weight * mean[:, None, None]).sum(1, keepdim=True) / -INSIDE
-        pairs[0] = torch.cat([weight, less], 1), bias
-        tops = [float((n.bias + REACH * n.weight.abs()).max()) for n in norms]
-        units = [1.0, *(top / 255 for top in tops), 1.0]  # of inputs and answers
-        self.layers: list[tuple[Tensor, Tensor, Tensor, float, float]] = []
-        for (weight, bias), unit, answer in zip(pairs, units, units[1:], strict=False):
-            scale = weight.abs().amax((1, 2, 3)).clamp(min=1e-30) / 127
-            rounded = (weight / scale[:, None, None, None]).round()
-            if not self.layers:  # what rounding does to the mean colour is known
-                error = rounded * scale[:, None, None, None] - weight
-                typical = torch.cat([mean, mean.new_tensor([float(INSIDE)])])
-                bias = bias - (error * typical[:, None, None]).sum((1, 2, 3))
-            self.layers.append((rounded.to(torch.int8), scale, bias, unit, answer))
+    def __init__(self, layers: list[IntegerLayer]) -> None:
+        self.layers = layers
 
     @cached_property
     def packed(self) -> list[Tensor]:
         """The weights as oneDNN wants them."""
-        pack, way = torch.ops.onednn.qconv_prepack, ([1, 1], [1, 1], [1, 1], 1)
-        return [pack(w, scale, unit, 0, *way) for w, scale, _, unit, _ in self.layers]
+        pack = torch.ops.onednn.qconv_prepack
+        return [pack(w, scale, unit, 0, *_WAY) for w, scale, _, unit, _ in self.layers]
 
     def __getstate__(self) -> dict[str, list]:
         return {"layers": self.layers}  # packed weights cannot be pickled
@@ -235,10 +223,32 @@ class Integers:
         weight, zero = self.packed[index], torch.zeros_like(scale, dtype=torch.int8)
         is_last = index == len(self.layers) - 1
         kind, after = (torch.float32, "none") if is_last else (torch.uint8, "relu")
-        inputs = x, unit, 0, weight, scale, zero, bias
-        way = [1, 1], [1, 1], [1, 1], 1  # strides, padding, dilation, groups
-        outputs: Any = answer, 0, kind, after, [], ""
-        return torch.ops.onednn.qconv2d_pointwise(*inputs, *way, *outputs)
+        inputs, outputs = (x, unit, 0, weight, scale, zero, bias), (answer, 0, kind)
+        apply = torch.ops.onednn.qconv2d_pointwise
+        return apply(*inputs, *_WAY, *outputs, after, [], "")
+
+
+def _integer_layers(model: FCNN) -> list[IntegerLayer]:
+    """Round the folded layers to 8-bit integers, each in its units."""
+    pairs, norms = _fold(model), (model.norm1, model.norm2, model.norm3)
+    mean = model.normalise.mean
+    weight, bias = pairs[0]
+    # The bytes of the image are the input. To subtract the mean, but not in the
+    # padding, a fourth channel says where the image is.
+    less = (weight * mean[:, None, None]).sum(1, keepdim=True) / -INSIDE
+    pairs[0] = torch.cat([weight, less], 1), bias
+    tops = [float((n.bias + REACH * n.weight.abs()).max()) for n in norms]
+    units = [1.0, *(top / 255 for top in tops), 1.0]  # of inputs and answers
+    layers: list[IntegerLayer] = []
+    for (weight, bias), unit, answer in zip(pairs, units, units[1:], strict=False):
+        scale = weight.abs().amax((1, 2, 3)).clamp(min=1e-30) / 127
+        rounded = (weight / scale[:, None, None, None]).round()
+        if not layers:  # what rounding does to the mean colour is known
+            error = rounded * scale[:, None, None, None] - weight
+            typical = torch.cat([mean, mean.new_tensor([float(INSIDE)])])
+            bias = bias - (error * typical[:, None, None]).sum((1, 2, 3))
+        layers.append((rounded.to(torch.int8), scale, bias, unit, answer))
+    return layers
 
 
 @cache
@@ -252,12 +262,8 @@ def has_integers() -> bool:
         return False
     x = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 4, 4)
     weight = (torch.arange(16 * 16 * 9) % 255 - 127).reshape(16, 16, 3, 3)
-    one, zero = torch.ones(16), torch.zeros(16, dtype=torch.int8)
-    way = [1, 1], [1, 1], [1, 1], 1  # strides, padding, dilation, groups
-    packed = torch.ops.onednn.qconv_prepack(weight.to(torch.int8), one, 1.0, 0, *way)
-    outputs: Any = 1.0, 0, torch.float32, "none", [], ""
-    inputs = x, 1.0, 0, packed, one, zero, None
-    found = torch.ops.onednn.qconv2d_pointwise(*inputs, *way, *outputs)
+    layer = weight.to(torch.int8), torch.ones(16), None, 1.0, 1.0
+    found = Integers([layer])._convolve(x, 0)
     return torch.equal(found, F.conv2d(x.float(), weight.float(), padding=1))
 
 
@@ -404,12 +410,9 @@ class Block(NamedTuple):
 
     def grown(self, margin: int, shape: Sequence[int]) -> "Block":
         """Add a margin on each side, cut off at the edges of an image of (H, W)."""
-        return Block(
-            max(self.top - margin, 0),
-            max(self.left - margin, 0),
-            min(self.bottom + margin, shape[0]),
-            min(self.right + margin, shape[1]),
-        )
+        top, left = self.top - margin, self.left - margin
+        more = Block(top, left, self.bottom + margin, self.right + margin)
+        return more.common(Block(0, 0, shape[0], shape[1]))
 
 
 class Tile(NamedTuple):
@@ -485,7 +488,7 @@ class Predictor:
         with torch.no_grad():
             self.network: Folded | Integers
             if precision == torch.int8:
-                self.network = Integers(model.eval())
+                self.network = Integers(_integer_layers(model.eval()))
             else:
                 self.network = Folded(model.eval(), precision)
         self.device = model.conv1.weight.device
