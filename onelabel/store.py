@@ -58,12 +58,12 @@ class Store:
         if self.logits is not None:
             if hidden is not None:
                 values[hidden] = np.nan
-            self.logits[block.slices] = values
+            self._write(LOGITS, block, values)
         self.put_mask(block, mask)  # last: a block whose mask is there is whole
 
     def put_mask(self, block: Block, mask: np.ndarray) -> None:
         """Keep a block's classes alone: (h, w) uint8."""
-        self.mask[block.slices] = mask
+        self._write(MASK, block, mask)
 
     def mask_of(self, block: Block) -> np.ndarray:
         """Give a block's classes: 0, 1 or `NODATA`, (h, w) uint8."""
@@ -75,6 +75,9 @@ class Store:
 
     def _read(self, name: str, block: Block) -> np.ndarray:
         return np.asarray(getattr(self, name)[block.slices])
+
+    def _write(self, name: str, block: Block, values: np.ndarray) -> None:
+        getattr(self, name)[block.slices] = values
 
     def mask_rows(self) -> Iterator[np.ndarray]:
         """Give the mask from top to bottom, some rows (h, W) at a time."""
@@ -107,21 +110,9 @@ class DiskStore(Store):
         """List the blocks of which a chunk is not written yet."""
         return [block for block in blocks if not self._has(MASK, block)]
 
-    def put(self, block: Block, values: np.ndarray, hidden: np.ndarray | None) -> None:
-        """Keep a block; see `Store.put`."""
-        with self._explained():
-            super().put(block, values, hidden)
-
-    def put_mask(self, block: Block, mask: np.ndarray) -> None:
-        """Keep a block's classes alone; see `Store.put_mask`."""
-        with self._explained():
-            super().put_mask(block, mask)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Explain an error of writing."""
+    def _write(self, name: str, block: Block, values: np.ndarray) -> None:
         try:
-            yield
+            super()._write(name, block, values)
         except OSError as error:
             raise cannot_be_written(self.folder, error) from error
 
