@@ -38,14 +38,23 @@ MEGAPIXELS = (12, 300, 1000)  # 4000x3000 pixels, 20000x15000, ...
 FORMATS = ("png", "jpg", "tif", "map.tif")
 PLACE = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5e6, 0.5, 0.5)}
 
-# Runs a command, and prints its seconds and its peak memory in MiB.
+# Runs a command, and prints its seconds, those of the processor, and its peak memory in
+# MiB. A process of its own, since a child's peak counts from what its parent holds.
 MEASURE = """
 import resource, subprocess, sys, time
 start = time.perf_counter()
 subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
 seconds = time.perf_counter() - start
-print(seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 """
+
+
+def run(command, folder=None):
+    """Run a command; give what `MEASURE` prints, and what went to standard error."""
+    line = [sys.executable, "-c", MEASURE, *map(str, command)]
+    done = subprocess.run(line, cwd=folder, check=True, capture_output=True, text=True)
+    return [float(number) for number in done.stdout.split()], done.stderr
 
 
 def make_image(path, height, width):
@@ -72,10 +81,8 @@ def measure(path, options=()):
     mask = path.with_name("mask.tif" if path.suffix == ".tif" else "mask.png")
     command = [sys.executable, ROOT / "predict.py", path, "--output", mask]
     command += ["--model", ROOT / "model.pt", *options]
-    line = [sys.executable, "-c", MEASURE, *command]
-    done = subprocess.run(line, check=True, capture_output=True, text=True)
-    said = re.search(r"at most ([\d.]+) GB of memory", done.stderr)
-    seconds, peak = map(float, done.stdout.split())
+    (seconds, _, peak), complaints = run(command)
+    said = re.search(r"at most ([\d.]+) GB of memory", complaints)
     return seconds, peak, float(said[1]) * 1e9 / 2**20 if said else None
 
 

@@ -1,6 +1,6 @@
 """Measure what the objects of a large map cost: cleaned, measured, as polygons.
 
-    pip install -r benchmarks/requirements.txt -r requirements/objects.txt
+    pip install -r benchmarks/requirements.txt
     python benchmarks/objects.py [--model FILE] [--megapixels N]
 
 A GeoTIFF of 400 megapixels, the project's own scene over and over, is predicted by the
@@ -11,10 +11,8 @@ benchmarks/results.md. Needs a trained model, and 4 GB of disk for temporary fil
 two cores it takes a quarter of an hour.
 """
 
-import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,27 +36,10 @@ WAYS = {
     "predict.py --from-mask, with objects": f"--from-mask mask.tif {FILES}",
 }
 
-# Runs a command, and prints its seconds, those of the processor, and its peak in MiB.
-MEASURE = """
-import resource, subprocess, sys, time
-start = time.perf_counter()
-subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
-seconds = time.perf_counter() - start
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
-"""
 
-
-def measure(command, folder):
-    """Run a command in a folder; give the numbers that `MEASURE` prints."""
-    line = [sys.executable, "-c", MEASURE, *command]
-    shown = {"stdout": subprocess.PIPE, "text": True}
-    done = subprocess.run(line, cwd=folder, check=True, **shown)
-    return [round(float(number)) for number in done.stdout.split()]
-
-
-def row(name, measured, path):
-    """Lay out a row of the table; a file that was made tells the number of polygons."""
+def row(name, command, folder, path):
+    """Run a command; give its row, with the polygons of a file that it may make."""
+    measured = [round(number) for number in memory.run(command, folder)[0]]
     number = f"{read_info(path, layer=0)['features']:,}" if path.exists() else "-"
     return f"| {' | '.join(map(str, [name, *measured, number]))} |"
 
@@ -75,9 +56,10 @@ def seconds_to_write(path):
 
 def main():
     """Measure all ways, and put the table into results.md."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", type=Path, default=memory.ROOT / "model.pt")
-    parser.add_argument("--megapixels", type=int, default=400)
+    parser = console.Parser(description="Measure what the objects of a map cost.")
+    model = memory.ROOT / "model.pt"
+    parser.add_argument("--model", type=Path, default=model, help="model file")
+    parser.add_argument("--megapixels", type=int, default=400, help="of the map")
     args = parser.parse_args()
     files.check_input(args.model)
     predict = [sys.executable, memory.ROOT / "predict.py"]
@@ -88,11 +70,10 @@ def main():
         polygons, peer = folder / "objects.gpkg", folder / "peer.gpkg"
         memory.make_image(folder / "map.tif", side, side)
         for name, options in tqdm(WAYS.items(), disable=None):
-            measured = measure([*predict, *options.split()], folder)
-            rows.append(row(name, measured, polygons))
+            rows.append(row(name, [*predict, *options.split()], folder, polygons))
         if shutil.which(POLYGONIZE):
             command = [POLYGONIZE, "-q", "mask.tif", "-f", "GPKG", peer]
-            rows.append(row(POLYGONIZE, measure(command, folder), peer))
+            rows.append(row(POLYGONIZE, command, folder, peer))
         else:
             rows.append(f"| {POLYGONIZE} (not installed) | - | - | - | - |")
         writing = seconds_to_write(polygons)

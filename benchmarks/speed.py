@@ -12,7 +12,6 @@ their ratios. It takes about ten minutes on two cores.
 import copy
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +33,7 @@ from tqdm.auto import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import memory  # noqa: E402
 import peers  # noqa: E402
 import report  # noqa: E402
 
@@ -268,20 +268,6 @@ def segmentation(found, megapixels):
 
 # ------------------------------------------------------------------ the command
 
-# A process of its own, since a child's peak memory counts from what its parent holds.
-MEASURE = """
-import resource, subprocess, sys
-subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-"""
-
-
-def measured(*command):
-    """Give the seconds and the peak memory in MiB of a Python command."""
-    line = [sys.executable, "-c", MEASURE, sys.executable, *map(str, command)]
-    done, spent = timed(lambda: subprocess.run(line, check=True, capture_output=True))
-    return spent, int(done.stdout) / 1024
-
 
 def whole_command(ours, plain):
     """Time the whole command on a 16 MP PNG.
@@ -292,10 +278,11 @@ def whole_command(ours, plain):
         Image.fromarray(picture(16)).save(Path(folder, "a.png"), compress_level=1)
         command = [ROOT / "predict.py", Path(folder, "a.png")]
         command += ["--model", ROOT / "model.pt", "--output", Path(folder, "m.png")]
-        runs = [measured(*command) for _ in range(ROUNDS[16])]
-    seconds, peaks = zip(*runs, strict=True)
+        line = [sys.executable, *command]
+        runs = [memory.run(line)[0] for _ in range(ROUNDS[16])]
+    seconds, _, peaks = zip(*runs, strict=True)
     whole = statistics.median(seconds)
-    _, torch_alone = measured("-c", "import torch")
+    _, _, torch_alone = memory.run([sys.executable, "-c", "import torch"])[0]
     return [
         "## The whole command on a 16 MP PNG",
         "",
