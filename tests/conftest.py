@@ -21,6 +21,7 @@ from onelabel import (
     image,
     light,
     model_file,
+    objects,
     reading,
     resources,
     store,
@@ -95,6 +96,15 @@ def trained_file(folder, model, scene):
     colours = ((10, 20, 30), (250, 240, 0))
     model_file.save("model.pt", model.state_dict(), looks, colours)
     return folder / "model.pt"
+
+
+@pytest.fixture(scope="module")
+def low_strips():
+    """Cut every mask into strips of five rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (image, objects):
+            patch.setattr(module, "STRIP", 5)
+        yield
 
 
 @pytest.fixture

@@ -8,17 +8,12 @@ from samples import MASKS
 from scipy import ndimage
 from skimage.measure import label
 
-from onelabel import components, image
+from onelabel import components
 from onelabel.components import BESIDE, TOUCHING, Components, is_background, is_object
 from onelabel.store import NODATA, Store
 
 
-@pytest.fixture(autouse=True, scope="module")
-def low_strips():
-    """Cut every mask into strips of five rows."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image, "STRIP", 5)
-        yield
+pytestmark = pytest.mark.usefixtures("low_strips")
 
 
 def numbered(mask, chosen, structure):

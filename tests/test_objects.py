@@ -11,18 +11,12 @@ from PIL import Image
 from samples import MASKS, place, rough
 from skimage.measure import label, regionprops
 
-from onelabel import image, lines, objects
+from onelabel import lines, objects
 from onelabel.files import InputError
 from onelabel.store import Store
 
 
-@pytest.fixture(autouse=True, scope="module")
-def low_strips():
-    """Cut every mask into strips of five rows."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (image, objects):
-            patch.setattr(module, "STRIP", 5)
-        yield
+pytestmark = pytest.mark.usefixtures("low_strips")
 
 
 def found_in(mask, logits=None):

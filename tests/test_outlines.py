@@ -19,7 +19,7 @@ from rasterio.warp import transform
 from samples import MASKS, on_earth, rough
 from skimage.measure import label
 
-from onelabel import image, objects, outlines, vectors
+from onelabel import objects, outlines, vectors
 from onelabel.files import InputError
 from onelabel.store import Store
 
@@ -27,13 +27,7 @@ from onelabel.store import Store
 FORMATS = [".gpkg", ".geojson", ".shp"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def low_strips():
-    """Cut every mask into strips of five rows."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (image, objects):
-            patch.setattr(module, "STRIP", 5)
-        yield
+pytestmark = pytest.mark.usefixtures("low_strips")
 
 
 def outlined(mask, place=None, logits=None):

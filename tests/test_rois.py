@@ -14,18 +14,12 @@ from samples import MASKS, rough
 from skimage.draw import polygon2mask
 from skimage.measure import label
 
-from onelabel import image, objects, outlines
+from onelabel import objects, outlines
 from onelabel.files import InputError
 from onelabel.store import Store
 
 
-@pytest.fixture(autouse=True, scope="module")
-def low_strips():
-    """Cut every mask into strips of five rows."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (image, objects):
-            patch.setattr(module, "STRIP", 5)
-        yield
+pytestmark = pytest.mark.usefixtures("low_strips")
 
 
 def write(path, mask, right=0, down=0):
