@@ -44,7 +44,6 @@ from onelabel import (
     scores,
 )
 from onelabel.image import SAMPLED, Image, InMemory, spread, strips
-from onelabel.object_files import Wanted
 from onelabel.options import beside, keeps_logits, parse_args, singles
 from onelabel.reading import MAX_PIXELS, open_image
 from onelabel.resources import check_resources, is_large
@@ -133,7 +132,6 @@ def predict(
     its_light = common or light.estimate(trained.model, trained.looks, sample)
     network = light.in_light(trained.model, trained.looks, its_light)
     predictor = segutils.Predictor(network, segutils.PRECISIONS[args.precision])
-    wanted = Wanted.by(vars(args))
     on_disk = is_large(image) or files.is_zarr_name(output)
     workers = usable_workers(args, image, on_disk)
     key = {**made_with(args, trained, common), "image": before}
@@ -146,9 +144,9 @@ def predict(
         pipeline.fill(store, image, predictor, client)
         if files.identity(name) != before:
             raise files.InputError(f"{name}: changed while it was read (start again)")
-        wanted.clean(store, image)
+        args.wanted.clean(store, image)
         counts, table = store.counts, score(store, answer)
-        number = wanted.write(store, image.place)
+        number = args.wanted.write(store, image.place)
         tint = drawing.tint(light.known_pixels(sample))
         write(args, output, image, store, trained.colours, tint)
     pixel = ground.pixel_area(image.place, image.shape)
@@ -161,8 +159,7 @@ def check_image(args: argparse.Namespace, image: Image, output: Path) -> None:
     outputs = output, args.overlay, args.probabilities
     needs = check_resources(image, *outputs, bool(args.gt), keeps_logits(args))
     if is_large(image):
-        more = Wanted.by(vars(args)).memory
-        print(console.printable(needs + more), file=sys.stderr)
+        print(console.printable(needs + args.wanted.memory), file=sys.stderr)
 
 
 def score(store: Store, answer: np.ndarray | None) -> dict[str, float] | None:
@@ -219,7 +216,7 @@ def made_with(
 ) -> dict[str, object]:
     """Say what a mask depends on beside its image, in plain values."""
     how = {"bands": args.bands, "precision": args.precision, "light": common}
-    return {**trained.key(), **how, **Wanted.by(vars(args)).cleaning}
+    return {**trained.key(), **how, **args.wanted.cleaning}
 
 
 def usable_workers(
@@ -239,7 +236,7 @@ def usable_workers(
 def plan(args: argparse.Namespace) -> list[jobs.Job]:
     """Pair each image with its mask file, and refuse what could not be written."""
     pipeline.check_workers(args.workers, args.scheduler)
-    Wanted.by(vars(args)).check()
+    args.wanted.check()
     planned = jobs.list_jobs(args.images, args.output)
     for option, name in singles(args).items():
         if len(planned) > 1:
@@ -293,7 +290,7 @@ def report_all(
 
 def measure(args: argparse.Namespace) -> int:
     """Clean a mask that is there already, and write the files of its objects."""
-    wanted = Wanted.by(vars(args))
+    wanted = args.wanted
     wanted.check()
     masks = [] if args.output is None else [args.output]
     check_outputs([args.from_mask], masks, beside(args))

@@ -125,7 +125,7 @@ class Journal:
                 # A line may be damaged, or cut off where a run was killed.
                 with suppress(ValueError, TypeError, KeyError):
                     entry = json.loads(line)
-                    self.entries[entry["mask"]] = {"row": dict(entry["row"]), **entry}
+                    self.entries[entry["mask"]] = {**entry, "row": dict(entry["row"])}
         with suppress(FileNotFoundError), open(self.summary, **TEXT) as file:
             if file.readline().strip() != ",".join(COLUMNS):
                 raise InputError(f"{file.name}: was not made by this program (move it)")
@@ -158,8 +158,9 @@ class Journal:
             whole_file(self.summary) as temporary,
             open(temporary, "w", **TEXT) as file,
         ):
-            file.write(",".join(COLUMNS) + "\n")
-            _writer(file).writerows(rows)
+            writer = _writer(file)
+            writer.writeheader()
+            writer.writerows(rows)
 
     def add(self, job: Job, row: Mapping[str, object]) -> None:
         """Note that a mask is done, and its row of the summary."""

@@ -53,7 +53,7 @@ class Wanted(NamedTuple):
         return {"min_area": self.min_area, "fill_holes": self.fill_holes}
 
     @property
-    def probabilities(self) -> bool:
+    def needs_logits(self) -> bool:
         """Whether the objects' mean probabilities are asked for."""
         return bool(set(self.files) - {"label-image"})
 

@@ -40,11 +40,11 @@ def beside(args: argparse.Namespace) -> list[tuple[str, Sequence[str]]]:
 
 def keeps_logits(args: argparse.Namespace) -> bool:
     """Tell whether probabilities are asked for: of all pixels, or of the objects."""
-    return bool(args.probabilities) or Wanted.by(vars(args)).probabilities
+    return bool(args.probabilities) or args.wanted.needs_logits
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+    """Read the command line; `wanted` is what it asks for of the objects."""
     parser = console.Parser(description="Segment images with the trained network.")
 
     def option(name: str, default: object, text: str, **more: Any) -> None:
@@ -110,6 +110,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             raise InputError(f"{name}: a file name is empty (leave the option out)")
     if args.simplify and args.polygons is None:
         raise InputError("--simplify: goes with --polygons")
+    args.wanted = Wanted.by(vars(args))
     if args.from_mask is None:
         args.images = args.images or ["data/rgb.png"]
         args.output = "predictions.jpg" if args.output is None else args.output

@@ -33,6 +33,8 @@ class Classes:
         The colours of class 0 and class 1, 0 to 255.
     """
 
+    colours: Colours
+
     def __init__(self, image: Image, one_is_enough: bool = False) -> None:
         self.image = image
         counts: Counter[int] = Counter()
@@ -44,14 +46,13 @@ class Classes:
                 f"{image.path}: every pixel is transparent or has no data, so none has "
                 "a class"
             )
-        self.colours: Colours
         codes = np.array(sorted(counts))
         if one_is_enough and len(codes) == 1:
             self.colours = BLACK_AND_WHITE
             self.bright = codes if _is_bright(image, int(codes[0])) else codes[:0]
             return
         self.colours, is_bright = _two_classes(image, codes, counts)
-        self.bright = codes[np.nonzero(is_bright)]
+        self.bright = codes[is_bright]
 
     def of(self, block: Block) -> np.ndarray:
         """Give the classes of a block: (h, w) uint8, 0, 1 or `UNLABELLED`."""
@@ -148,12 +149,12 @@ def _two_classes(
     """Give the two colours, and which of the (N,) codes are the bright one."""
     path = image.path
     if image.dtype not in CODED:
-        return _two_values(path, codes), np.arange(2)
+        return _two_values(path, codes), np.array([False, True])
     bits = 8 * image.dtype.itemsize
     channels = [codes >> 2 * bits, codes >> bits & 2**bits - 1, codes & 2**bits - 1]
     colours = np.stack(channels, 1)  # (N, 3)
     if bits == 16 and (colours == colours[:, :1]).all():
-        return _two_values(path, colours[:, 0]), np.arange(2)
+        return _two_values(path, colours[:, 0]), np.array([False, True])
     times = np.array([counts[code] for code in codes.tolist()])
     strongest = np.argsort(-times, kind="stable")
     if len(codes) > 2 and image.lossy:
