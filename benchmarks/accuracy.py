@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm.auto import tqdm
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,33 +127,43 @@ class Result(NamedTuple):
 # ------------------------------------------------------------------ the ways
 
 
-def ours(family, seed, run, models=None):
-    """Learn and predict a family by the project's own commands.
+def learn(family, seed, run, models):
+    """Learn a family by train.py; give the model file, in the folder `models`.
 
-    `run` runs one of them: it is given "train.py" or "predict.py" and its arguments.
-    `models` is the folder in which the models are kept.
+    `run` runs a command: it is given "train.py" or "predict.py" and its arguments.
+    A model that is there is not trained again.
     """
+    model = Path(models, f"{family.name.replace('/', '-')}-{seed}.pt")
+    pair = ["--rgb", family.folder / "rgb.png", "--gt", family.folder / "gt.png"]
+    if not model.exists():
+        plot = model.with_suffix(".png")
+        run("train.py", *pair, "--model", model, "--plot", plot, "--seed", seed)
+    return model
+
+
+def in_own_light(trained, rgb):
+    """Adapt a network to the light of an image in memory, as predict.py does."""
+    its_light = light.estimate(trained.model, trained.looks, InMemory(rgb).sample())
+    return light.in_light(trained.model, trained.looks, its_light)
+
+
+def own_light_mask(trained, rgb):
+    """Segment an image in memory as predict.py does: in its own light."""
+    return segutils.segment(in_own_light(trained, rgb), rgb)
+
+
+def ours(family, seed, run, models=None):
+    """Learn and predict a family by the project's own commands; see `learn`."""
     with tempfile.TemporaryDirectory() as folder:
-        plot, mask = Path(folder, "m.png"), Path(folder, "mask.png")
-        model = Path(models or folder, f"{family.name.replace('/', '-')}-{seed}.pt")
-        pair = ["--rgb", family.folder / "rgb.png", "--gt", family.folder / "gt.png"]
-        if not model.exists():
-            run("train.py", *pair, "--model", model, "--plot", plot, "--seed", seed)
+        model, mask = learn(family, seed, run, models or folder), Path(folder, "a.png")
         trained = model_file.load(model)
         masks = []
         for path, _, _ in family.new:
             run("predict.py", path, "--model", model, "--output", mask)
             is_one = (open_image(mask).whole() == trained.colours[1]).all(-1)
             masks.append(is_one.astype(np.uint8))
-
-    def segment(rgb):
-        sample = InMemory(rgb).sample()
-        its_light = light.estimate(trained.model, trained.looks, sample)
-        network = light.in_light(trained.model, trained.looks, its_light)
-        return segutils.segment(network, rgb)
-
     new = pooled_scores(masks, truths(family))
-    in_parts = scores_of_crops(family, segment)
+    in_parts = scores_of_crops(family, partial(own_light_mask, trained))
     return Result(new, in_parts, trained.facts["held_out"]["IoU"])
 
 
@@ -249,12 +260,26 @@ def promises(found, results):
 # ------------------------------------------------------------------ all
 
 
-def main():
-    """Measure, and put the tables into results.md."""
-    parser = console.Parser(description="Measure how well new images are segmented.")
+def parse_args(description):
+    """Read the command line: the families, and where models are kept."""
+    parser = console.Parser(description=description)
     parser.add_argument("folder", type=Path, nargs="?", default=SCENES)
     parser.add_argument("--models", type=Path, help="folder to keep the models in")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def learned_families(args):
+    """Read each family, and learn it with seed 0 unless its model is there."""
+    found = [*families(args.folder), own_family()]
+    with tempfile.TemporaryDirectory() as folder:
+        for family in tqdm(found, disable=None):
+            model = learn(family, 0, as_command, args.models or folder)
+            yield family, model_file.load(model)
+
+
+def main():
+    """Measure, and put the tables into results.md."""
+    args = parse_args("Measure how well new images are segmented.")
     found = [*families(args.folder), own_family()]
     text = [
         f"`python benchmarks/accuracy.py`; {len(SEEDS)} seeds, mean ± standard "

@@ -25,15 +25,16 @@ def blurred(rgb: np.ndarray, radius: float) -> np.ndarray:
 
 def noisy(rgb: np.ndarray, deviation: float) -> np.ndarray:
     """Give an image as a poorer sensor takes it, with the same noise each time."""
-    return _as_bytes(rgb + np.random.default_rng(0).normal(0, deviation, rgb.shape))
+    return as_bytes(rgb + np.random.default_rng(0).normal(0, deviation, rgb.shape))
 
 
 def _with_contrast(rgb: np.ndarray, factor: float) -> np.ndarray:
     grey = rgb.mean()
-    return _as_bytes((rgb - grey) * factor + grey)
+    return as_bytes((rgb - grey) * factor + grey)
 
 
-def _as_bytes(values: np.ndarray) -> np.ndarray:
+def as_bytes(values: np.ndarray) -> np.ndarray:
+    """Round to uint8, and cut off what is out of range."""
     return values.round().clip(0, 255).astype(np.uint8)
 
 
@@ -45,8 +46,8 @@ VERSIONS: list[Change] = [
 ]
 # The report scores the held-out block like this.
 CHANGES: dict[str, Change] = {
-    "darker": lambda rgb: _as_bytes(rgb * 0.7),
-    "warmer": lambda rgb: _as_bytes(rgb * [1.2, 1, 0.8]),
+    "darker": lambda rgb: as_bytes(rgb * 0.7),
+    "warmer": lambda rgb: as_bytes(rgb * [1.2, 1, 0.8]),
     "less contrast": partial(_with_contrast, factor=0.8),
     "more contrast": partial(_with_contrast, factor=1.25),
     "noise": partial(noisy, deviation=4),

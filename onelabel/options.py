@@ -17,6 +17,11 @@ BESIDE = {  # the mask: the files of these options, and their suffixes
     **object_files.SUFFIXES,
 }
 
+SEGMENTING = (  # the options that say nothing where a mask is there already
+    *("images", "gt", "overlay", "probabilities", "device", "light", "precision"),
+    *("bands", "workers", "scheduler", "verify", "export"),
+)
+
 
 def singles(args: argparse.Namespace) -> dict[str, str]:
     """Give the options that are there and go with one image only."""
@@ -114,9 +119,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.from_mask is None:
         args.images = args.images or ["data/rgb.png"]
         args.output = "predictions.jpg" if args.output is None else args.output
-    elif args.images or args.gt or args.overlay or args.probabilities:
+        return args
+    idle = [n for n in SEGMENTING if getattr(args, n) != parser.get_default(n)]
+    if idle:
+        names = ["the image" if name == "images" else f"--{name}" for name in idle]
         raise InputError(
-            f"--from-mask {args.from_mask}: no image is segmented (leave out the "
-            "image, --gt, --overlay and --probabilities)"
+            f"--from-mask {args.from_mask}: no image is segmented (leave out "
+            f"{', '.join(names)})"
         )
     return args
