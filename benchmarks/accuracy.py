@@ -152,6 +152,12 @@ def own_light_mask(trained, rgb):
     return segutils.segment(in_own_light(trained, rgb), rgb)
 
 
+def own_light_iou(trained, images):
+    """Score images (path, rgb, truth), each in its own light, all pixels together."""
+    masks = [own_light_mask(trained, rgb) for _, rgb, _ in images]
+    return pooled_scores(masks, [truth for *_, truth in images])["IoU"]
+
+
 def ours(family, seed, run, models=None):
     """Learn and predict a family by the project's own commands; see `learn`."""
     with tempfile.TemporaryDirectory() as folder:
@@ -167,9 +173,9 @@ def ours(family, seed, run, models=None):
     return Result(new, in_parts, trained.facts["held_out"]["IoU"])
 
 
-def as_command(script, *arguments):
-    """Run a script as a user does."""
-    line = [sys.executable, ROOT / script, *map(str, arguments)]
+def as_command(script, *arguments, more=()):
+    """Run a script as a user does, with some options more."""
+    line = [sys.executable, ROOT / script, *map(str, [*arguments, *more])]
     subprocess.run(line, check=True, capture_output=True)
 
 

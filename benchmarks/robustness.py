@@ -57,10 +57,9 @@ CHANGES = {
 }
 
 
-def iou_of(change, trained, family):
-    """Score a family's new images, all changed alike."""
-    masks = [accuracy.own_light_mask(trained, change(rgb)) for _, rgb, _ in family.new]
-    return accuracy.pooled_scores(masks, accuracy.truths(family))["IoU"]
+def changed(images, change):
+    """Change images (path, rgb, truth) alike."""
+    return [(path, change(rgb), truth) for path, rgb, truth in images]
 
 
 def main():
@@ -70,7 +69,8 @@ def main():
     for family, trained in accuracy.learned_families(args):
         names.append(family.name)
         for name, change in CHANGES.items():
-            table[name].append(iou_of(change, trained, family))
+            images = changed(family.new, change)
+            table[name].append(accuracy.own_light_iou(trained, images))
     lines = [
         "`python benchmarks/robustness.py`; seed 0: IoU of each family's new images, "
         "pooled, changed before they are segmented, each image in its own light.",

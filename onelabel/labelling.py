@@ -26,13 +26,13 @@ from onelabel.files import (
 )
 from onelabel.image import spread
 from onelabel.lesson import Lesson, has_both_classes
-from onelabel.photo import DOUBTS, KEPT, Photo
+from onelabel.photo import DOUBTS, KEPT, Photo, in_bytes
 from onelabel.reading import open_image
 from onelabel.resources import is_large
 from onelabel.store import Store
 from onelabel.strokes import read_labels
 from onelabel.truth import BLACK_AND_WHITE, UNLABELLED
-from segutils import FCNN, Predictor, sigmoid
+from segutils import FCNN, Predictor
 
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class Session:
         image = open_image(path)
         image.use_scale(self.photo.image.scale)
         logits = predictor.tile_logits(spread(image.sample(), 4))
-        doubts = [DOUBTS[(255 * sigmoid(z)).astype(np.uint8)].mean() for _, z in logits]
+        doubts = [DOUBTS[in_bytes(logit)].mean() for _, logit in logits]
         return float(np.mean(doubts)) / 255
 
     # -------------------------------------------------------------- files

@@ -29,6 +29,11 @@ YELLOW = (240, 228, 66)  # where the network is unsure
 DOUBTS = (255 - abs(2 * np.arange(256) - 255)).astype(np.uint8)
 
 
+def in_bytes(logit: np.ndarray) -> np.ndarray:
+    """Turn logits into probabilities of class 1, times 255: uint8."""
+    return (255 * sigmoid(logit)).round().astype(np.uint8)
+
+
 class Photo:
     """An image to label.
 
@@ -188,8 +193,8 @@ class Photo:
     def segment(self, predictor: Predictor, part: Block) -> None:
         """Segment a part, and keep the probabilities."""
         pixels, inside = read_with_halo(self.image, part)
-        probability = sigmoid(predictor.logits(np.ma.getdata(pixels))[inside])
-        self.probability[part.slices] = (255 * probability).round()
+        logit = predictor.logits(np.ma.getdata(pixels))[inside]
+        self.probability[part.slices] = in_bytes(logit)
 
     def unsure_places(self, most: int = 20) -> list[Block]:
         """List places where nothing is painted, the most doubtful first."""
