@@ -5,6 +5,7 @@ Only train.py, predict.py and the benchmarks import this: nothing here serves a 
 
 import argparse
 import ctypes
+import errno
 import io
 import logging
 import os
@@ -155,7 +156,10 @@ def complain(error: Exception) -> None:
     message: object = error
     if isinstance(error, OSError):
         reason = error.strerror or error
-        message = f"{error.filename}: {reason}" if error.filename else reason
+        # An error names its file; standard output has no name.
+        is_print = error.errno in (errno.EPIPE, errno.ENOSPC)
+        place = error.filename or ("standard output" if is_print else None)
+        message = f"{place}: {reason}" if place else reason
     elif isinstance(error, MemoryError):
         message = f"{error or 'out of memory'}"
     _say("error", message)

@@ -797,12 +797,12 @@ PROCESSES = {  # the line of shell, its exit code, and all that it says on stder
     "report to a full disk": (
         f"{PREDICT} rgb.png >/dev/full",
         2,
-        "error: No .*\n",
+        "error: standard output: No space .*\n",
     ),
     "report to nobody": (
         f"{PREDICT} rgb.png | true; exit ${{PIPESTATUS[0]}}",
         2,
-        "error: Broken pipe\n",
+        "error: standard output: Broken pipe\n",
     ),
     "two runs at once": (
         f"{PREDICT} rgb.png & {PREDICT} rgb.png & wait -n && wait -n",
