@@ -57,9 +57,10 @@ def known_values(values: np.ndarray) -> np.ndarray:
 
 def to_bytes(values: np.ndarray, scale: Scale) -> np.ndarray:
     """Scale (h, w, 3) values to 8 bits; NaN is masked, as pixels without data are."""
-    pixels = np.ma.getdata(values).astype(np.float32)
+    data = np.ma.getdata(values)
+    pixels = data.astype(np.promote_types(data.dtype, np.float32))
     finite = np.isfinite(pixels)
-    zero, unit = np.array([scale.zero, scale.unit], np.float32)
+    zero, unit = np.array([scale.zero, scale.unit], pixels.dtype)
     levels = (np.where(finite, pixels, 0) - zero) / unit
     grey = levels.round().clip(0, 255).astype(np.uint8)
     hidden = np.ma.getmaskarray(values) | ~finite.all(-1, keepdims=True)

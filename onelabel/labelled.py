@@ -23,7 +23,8 @@ CONTEXT = 16  # pixels around what is labelled: more than the network sees
 class Labelled(NamedTuple):
     """Labelled images, as a training reads them."""
 
-    pairs: list[tuple[np.ndarray, np.ndarray]]  # (H, W, 3) uint8 and (H, W) uint8
+    # Pixels, (H, W, 3) uint8 and masked where there is no data; classes, (H, W) uint8.
+    pairs: list[tuple[np.ndarray, np.ndarray]]
     colours: Colours  # of class 0 and class 1, in the truths
     scale: depth.Scale | None  # how values of more than 8 bits become grey levels
     pixel_side: float | None = None  # metres, of a map
@@ -70,7 +71,7 @@ def read_labelled(
         truth[np.ma.getmaskarray(rgb).any(-1)] = UNLABELLED
         if (truth == UNLABELLED).all():
             raise InputError(f"{path}: no pixel has both a value and a class in {gt}")
-        pairs.append((np.ma.getdata(rgb), truth))
+        pairs.append((rgb, truth))
     area = ground.pixel_area(images[0].place, images[0].shape)
     return Labelled(pairs, colours, scale, area and area**0.5)
 
@@ -96,7 +97,7 @@ def _labelled_lines(image: Image, truth: np.ndarray) -> list[np.ndarray]:
     labelled = truth != UNLABELLED
     near = np.ones(2 * CONTEXT + 1)
     return [
-        np.nonzero(np.convolve(labelled.any(axis), near, "same") > 0.5)[0]
+        np.nonzero(np.convolve(labelled.any(axis), near)[CONTEXT:-CONTEXT] > 0.5)[0]
         for axis in (1, 0)
     ]
 

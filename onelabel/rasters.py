@@ -35,21 +35,26 @@ class Raster(Image):
             count, flags = self.file.count, self.file.mask_flag_enums  # of each band
             self.shape, self.place = self.file.shape, self._place()
             self.palette, self.is_usual = self._palette(), self._is_usual()
+            self.bits, self.white_is_zero = self._numbers()
             self.in_squares = self.file.block_shapes[0][1] < self.file.width
             self.lossy = "jpeg" in str(self.file.compression).lower()
             self.memory = self._cache()
         usual = (1, 2, 3) if count >= 3 else (1, 1, 1)
         self.one_reader = Lock()  # GDAL reads a file for one thread at a time
         self.channels = [i + 1 for i in band_indices(path, channels or usual, count)]
-        self.dtype = np.result_type(*(self.file.dtypes[c - 1] for c in self.channels))
-        _check_numbers(path, self.dtype)
+        kinds = [self.file.dtypes[channel - 1] for channel in self.channels]
+        self.stored = np.result_type(*kinds)
+        _check_numbers(path, self.stored)
+        self.dtype = self.stored if self.palette is None else np.dtype(np.uint8)
         is_whole = all(rasterio.enums.MaskFlags.all_valid in band for band in flags)
         self.may_hide = not is_whole and (transparent or self.place is not None)
 
     def _place(self) -> Place | None:
+        import rasterio
+
         file, (gcps, gcps_crs) = self.file, self.file.gcps
         if gcps:
-            return {"gcps": gcps, "crs": gcps_crs}
+            return {"gcps": gcps, "crs": gcps_crs or rasterio.crs.CRS()}
         if file.crs or file.nodata is not None or not file.transform.is_identity:
             return {"crs": file.crs, "transform": file.transform}
         return None
@@ -58,16 +63,28 @@ class Raster(Image):
         if self.file.count > 2 or self.file.colorinterp[0].name != "palette":
             return None
         colours = self.file.colormap(1)
-        table = [colours.get(index, (0, 0, 0))[:3] for index in range(256)]
+        count = np.iinfo(self.file.dtypes[0]).max + 1
+        table = [colours.get(index, (0, 0, 0))[:3] for index in range(count)]
         return np.array(table, np.uint8)
 
+    def _numbers(self) -> tuple[int, bool]:
+        """Give the bits of a value, and whether 0 stands for white."""
+        bits, kind = (self.file.tags(i, ns="IMAGE_STRUCTURE") for i in (1, 0))
+        return int(bits.get("NBITS", 8)), kind.get("MINISWHITE") == "YES"
+
     def _is_usual(self) -> bool:
-        """Tell whether rasterio understands the file as Pillow does."""
-        bits = self.file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8")
+        """Tell whether rasterio understands the file's colours as Pillow does."""
         kinds = {colour.name for colour in self.file.colorinterp}
         photometric = getattr(self.file.photometric, "name", "")
-        unusual = "cyan" in kinds or photometric in ("cielab", "icclab", "itulab")
-        return bits in ("8", "16", "32") and not unusual
+        return "cyan" not in kinds and photometric not in ("cielab", "icclab", "itulab")
+
+    def _as_grey(self, values: np.ndarray) -> np.ndarray:
+        """Spread values of under 8 bits over 0 to 255, and let white be the most."""
+        if values.dtype != np.uint8:
+            return values
+        if self.bits < 8:
+            values = values * np.uint8(255 // (2**self.bits - 1))
+        return ~values if self.white_is_zero else values
 
     def values(self, block: Block) -> np.ndarray:
         """Read a block as the file has it; see `Image.values`."""
@@ -81,13 +98,14 @@ class Raster(Image):
             rasterio.Env(GDAL_CACHEMAX=self._cache()),
         ):
             shape = window.height, window.width, len(needed)
-            values = np.empty(shape, self.dtype)
+            values = np.empty(shape, self.stored)
             self.file.read(needed, window=window, out=np.moveaxis(values, -1, 0))
             has_data = self.file.dataset_mask(window=window) if self.may_hide else None
         if self.palette is not None:
             pixels = self.palette[values[..., 0]]
         else:
-            pixels = choose(values, [needed.index(c) for c in self.channels])
+            chosen = [needed.index(channel) for channel in self.channels]
+            pixels = choose(self._as_grey(values), chosen)
         if has_data is None or has_data.all():
             return pixels
         hidden = np.broadcast_to(has_data[..., None] == 0, pixels.shape)  # no memory
@@ -118,7 +136,7 @@ class Chunks(Image):
         except Exception as error:  # damaged metadata raises anything
             raise InputError(f"{path}: is no Zarr array ({one_line(error)})") from error
         self.path, self.array, self.dtype = path, array, array.dtype
-        self.nodata = array.attrs.get("nodata")
+        self.nodata, self.place = array.attrs.get("nodata"), _place_in(array.attrs)
         self.axes = _axes(facts, array.shape)
         _check_numbers(path, self.dtype)
         if not self.axes:
@@ -145,7 +163,8 @@ class Chunks(Image):
         pixels = choose(values, self.channels)
         if self.nodata is None:
             return pixels
-        return np.ma.MaskedArray(pixels, pixels == self.nodata)
+        hidden = (pixels == self.nodata).all(-1, keepdims=True)
+        return np.ma.MaskedArray(pixels, np.broadcast_to(hidden, pixels.shape))
 
 
 def _largest(group: "zarr.Group") -> "zarr.Array | zarr.Group":
@@ -170,8 +189,23 @@ def _axes(facts: Mapping[str, Any], shape: tuple[int, ...]) -> str:
         is_known = set("yx") <= set(names) <= set("tczyx")
         if is_known and len(set(names)) == len(names) == len(shape):
             return names
-    three = "cyx" if shape[:1] < shape[-1:] else "yxc"
+    three = "cyx" if shape[:1] < shape[-1:] and shape[-1] > 4 else "yxc"
     return {2: "yx", 3: three, 4: "czyx", 5: "tczyx"}.get(len(shape), "")
+
+
+def _place_in(facts: Mapping[str, Any]) -> Place | None:
+    """Read where on the earth a mask is, as writing.py notes it beside a Zarr array."""
+    with suppress(Exception):  # there is none, or metadata may hold anything
+        from rasterio.control import GroundControlPoint
+        from rasterio.crs import CRS
+        from rasterio.transform import Affine
+
+        crs = CRS.from_wkt(facts["crs"])
+        if "gcps" in facts:
+            gcps = [GroundControlPoint(**point) for point in facts["gcps"]]
+            return {"gcps": gcps, "crs": crs}
+        return {"crs": crs, "transform": Affine(*facts["transform"])}
+    return None
 
 
 def _check_numbers(path: PathLike, dtype: np.dtype) -> None:

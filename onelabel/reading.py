@@ -96,6 +96,10 @@ def _by_format(
             require(path, "rasterio", "a BigTIFF or a choice of bands")
         if _is_map(path):
             require(path, "rasterio", "a GeoTIFF, whose coordinates would be lost,")
+            raise InputError(
+                f"{path}: a GeoTIFF of CMYK or turned pixels, whose coordinates would "
+                "be lost (save it as upright RGB)"
+            )
     is_stream = start == b"\x89PNG" or start[:3] == b"\xff\xd8\xff"
     if is_stream and has("pyvips") and is_plain:
         return Stream(path, channels, transparent)

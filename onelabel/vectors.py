@@ -61,13 +61,9 @@ def write_polygons(
     import shapely
     from pyogrio import raw
 
+    check_place(path, place)
     driver = DRIVERS[Path(path).suffix.lower()]
     crs = place["crs"] if place else None
-    if place and crs and driver == "GeoJSON" and not ground.has_degrees(place):
-        raise InputError(
-            f"{path}: GeoJSON is in longitude and latitude, which are unknown of this "
-            "map (use .gpkg)"
-        )
     with _all_files(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # there may be no coordinate system
         temporary.unlink(missing_ok=True)
@@ -86,6 +82,17 @@ def write_polygons(
         _check_whole(temporary, len(polygons))
         if driver == "GPKG":
             qgis_style.add_style(temporary, LAYER)
+
+
+def check_place(path: PathLike, place: Place | None) -> None:
+    """Refuse GeoJSON of a map whose longitude and latitude are unknown."""
+    is_map = place is not None and bool(place["crs"])
+    is_geojson = DRIVERS[Path(path).suffix.lower()] == "GeoJSON"
+    if place and is_map and is_geojson and not ground.has_degrees(place):
+        raise InputError(
+            f"{path}: GeoJSON is in longitude and latitude, which are unknown of this "
+            "map (use .gpkg)"
+        )
 
 
 @contextmanager
@@ -233,7 +240,7 @@ def _in_pixels(
     from rasterio.warp import transform
 
     crs = None if crs and UNDEFINED in crs else crs
-    is_map = image.place is not None and image.place["crs"] is not None
+    is_map = image.place is not None and bool(image.place["crs"])
     is_geojson = DRIVERS[Path(path).suffix.lower()] == "GeoJSON"  # it says degrees
     if crs and not is_map and not is_geojson:
         raise InputError(
@@ -245,9 +252,11 @@ def _in_pixels(
             points = shapely.get_coordinates(polygons)  # (N, 2)
             moved = transform(crs, image.place["crs"], *points.T)
             polygons = shapely.set_coordinates(polygons, np.stack(moved, 1))
-        elif image.place is None and shapely.total_bounds(polygons)[3] <= 0:
+        move = ground.to_map(image.place)
+        is_below = shapely.total_bounds(polygons)[3] <= 0
+        if not is_map and move.is_identity and is_below:
             polygons = _moved(polygons, Affine.scale(1, -1))  # QGIS draws y upwards
-        return _moved(polygons, ~ground.to_map(image.place))
+        return _moved(polygons, ~move)
     except Exception as error:  # PROJ raises anything
         raise InputError(
             f"{path}: cannot be laid on {image.path} (are both of one place?)"

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import shapely
+from affine import Affine
 from conftest import predict_here, train_here
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -217,6 +218,13 @@ def test_a_geopackage_may_call_its_system_undefined(tmp_path, image):
 
 @pytest.mark.parametrize("suffix", DRIVERS)
 def test_qgis_draws_on_an_image_with_y_upwards(tmp_path, image, suffix):
+    assert_read_upwards(tmp_path, image, suffix)
+    nowhere = {"crs": None, "transform": Affine.identity()}  # a TIFF with no data
+    image.place = nowhere
+    assert_read_upwards(tmp_path, image, suffix)
+
+
+def assert_read_upwards(tmp_path, image, suffix):
     polygons = [shapely.transform(p, lambda xy: xy * [1, -1]) for p in (SOIL, TREE)]
     path = draw(tmp_path / f"t{suffix}", polygons, **{"class": (0, 1)})
     assert_read(path, image, (SOIL, 0), (TREE, 1))
