@@ -102,7 +102,7 @@ def row_of(outcome: Outcome) -> dict[str, object]:
 def report(outcome: Outcome) -> None:
     """Print how much is class 1, a warning, and the scores where there is a truth."""
     (name, output), counts, number, pixel, its_light, warning, table = outcome
-    facts = [] if number is None else [f"{number:,} objects"]
+    facts = [] if number is None else [files.counted(number, "object")]
     facts += [] if pixel is None else [ground.in_words(counts[1], pixel)]
     facts += [f"light: {light.in_words(its_light)}"] if its_light != light.SAME else []
     told = f" ({'; '.join(facts)})" if facts else ""
@@ -155,7 +155,8 @@ def predict(
 
 
 def check_image(args: argparse.Namespace, image: Image, output: Path) -> None:
-    """Refuse an image for which there is too little memory or disk."""
+    """Refuse an image that its options do not suit, or that is too large."""
+    args.wanted.check_image(image)
     outputs = output, args.overlay, args.probabilities
     needs = check_resources(image, *outputs, bool(args.gt), keeps_logits(args))
     if is_large(image):
@@ -296,9 +297,10 @@ def measure(args: argparse.Namespace) -> int:
     check_outputs([args.from_mask], masks, beside(args))
     drawn = open_classes(args.from_mask, args.max_pixels, one_is_enough=True)
     image, output = drawn.image, Path(args.output or args.from_mask)
+    wanted.check_image(image)
     key = {"mask": files.identity(args.from_mask), **wanted.cleaning}
-    on_disk = is_large(image) or files.is_zarr_name(output)
-    with store_beside(output, image.shape, key, False, on_disk) as store:
+    options = False, is_large(image) or files.is_zarr_name(output), args.overwrite
+    with store_beside(output, image.shape, key, *options) as store:
         for block in tqdm(store.missing(image.blocks()), unit="block", disable=None):
             classes = drawn.of(block)
             store.put(block, classes, classes == UNLABELLED)

@@ -37,11 +37,8 @@ from torch import Tensor, nn
 
 MAX_SIDE = 256  # pixels: the most rows or columns in one forward pass
 MAX_PIXELS = MAX_SIDE**2  # the most pixels in one forward pass, over the whole batch
-PRECISIONS = {  # of the convolutions
-    "fp32": torch.float32,
-    "int8": torch.int8,
-    "bf16": torch.bfloat16,
-}
+# What the convolutions compute in.
+PRECISIONS = {"fp32": torch.float32, "int8": torch.int8, "bf16": torch.bfloat16}
 INSIDE = 255  # in an 8-bit tile's fourth channel, which is 0 in the padding
 REACH = 6  # standard deviations of a layer's values that 8 bits hold
 
@@ -183,7 +180,7 @@ class Folded:
         return _placed(_convolve(x, *self.pairs[3], padding=1).float())
 
 
-# Int8 weights, the unit of each output channel's, the bias, those of input and answer.
+# Int8 weights, their unit for each channel, the bias, the units of input and output.
 IntegerLayer = tuple[Tensor, Tensor, Tensor | None, float, float]
 _WAY: Any = [1, 1], [1, 1], [1, 1], 1  # strides, padding, dilation, groups
 
@@ -191,7 +188,7 @@ _WAY: Any = [1, 1], [1, 1], [1, 1], 1  # strides, padding, dilation, groups
 class Integers:
     """`Folded` in 8-bit integers, for processors that multiply them (`has_integers`).
 
-    The weights of each output channel are scaled to -127 to 127, and the answers of
+    The weights of each output channel are scaled to -127 to 127, and the outputs of
     each layer to 0 to 255. How large these become, the normalisations know: in training
     each channel had their shift as mean and their gain as standard deviation. So
     nothing is measured on an image, and all tiles are computed alike. The sums are
@@ -213,17 +210,19 @@ class Integers:
     def __call__(self, rgb: Tensor) -> Tensor:
         """Give each pixel its logit: from (B, H, W, 3) uint8 to (B, H, W) float32."""
         check_budget((rgb.shape[0], *rgb.shape[3:], *rgb.shape[1:3]))
+        if not has_integers():  # of the computer that it came to
+            raise ValueError("this processor does not multiply 8-bit integers")
         x = F.pad(rgb, (0, 1), value=INSIDE).permute(0, 3, 1, 2)  # (B, 4, H, W)
         x = _pool(self._convolve(self._convolve(x, 0), 1))
         return _placed(self._convolve(self._convolve(x, 2), 3))
 
     def _convolve(self, x: Tensor, index: int) -> Tensor:
         """Apply a layer, and ReLU after all but the last: uint8 to uint8, or logits."""
-        _, scale, bias, unit, answer = self.layers[index]
+        _, scale, bias, unit, out_unit = self.layers[index]
         weight, zero = self.packed[index], torch.zeros_like(scale, dtype=torch.int8)
         is_last = index == len(self.layers) - 1
         kind, after = (torch.float32, "none") if is_last else (torch.uint8, "relu")
-        inputs, outputs = (x, unit, 0, weight, scale, zero, bias), (answer, 0, kind)
+        inputs, outputs = (x, unit, 0, weight, scale, zero, bias), (out_unit, 0, kind)
         apply = torch.ops.onednn.qconv2d_pointwise
         return apply(*inputs, *_WAY, *outputs, after, [], "")
 
@@ -238,16 +237,16 @@ def _integer_layers(model: FCNN) -> list[IntegerLayer]:
     less = (weight * mean[:, None, None]).sum(1, keepdim=True) / -INSIDE
     pairs[0] = torch.cat([weight, less], 1), bias
     tops = [float((n.bias + REACH * n.weight.abs()).max()) for n in norms]
-    units = [1.0, *(top / 255 for top in tops), 1.0]  # of inputs and answers
+    units = [1.0, *(top / 255 for top in tops), 1.0]  # of inputs and outputs
     layers: list[IntegerLayer] = []
-    for (weight, bias), unit, answer in zip(pairs, units, units[1:], strict=False):
+    for (weight, bias), unit, out_unit in zip(pairs, units, units[1:], strict=False):
         scale = weight.abs().amax((1, 2, 3)).clamp(min=1e-30) / 127
         rounded = (weight / scale[:, None, None, None]).round()
         if not layers:  # what rounding does to the mean colour is known
             error = rounded * scale[:, None, None, None] - weight
             typical = torch.cat([mean, mean.new_tensor([float(INSIDE)])])
             bias = bias - (error * typical[:, None, None]).sum((1, 2, 3))
-        layers.append((rounded.to(torch.int8), scale, bias, unit, answer))
+        layers.append((rounded.to(torch.int8), scale, bias, unit, out_unit))
     return layers
 
 

@@ -21,6 +21,7 @@ import copy
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -89,9 +90,8 @@ class Epoch(NamedTuple):
 def move_average(average: FCNN, model: FCNN, step: int) -> None:
     """Move the running average: it spans about the last tenth of the steps."""
     share = max(1 - AVERAGE, 9 / (step + 10))
-    for mean, value in zip(
-        average.state_dict().values(), model.state_dict().values(), strict=True
-    ):
+    states = average.state_dict().values(), model.state_dict().values()
+    for mean, value in zip(*states, strict=True):
         if mean.is_floating_point():  # the norms also count batches
             mean.lerp_(value, share)
 
@@ -162,6 +162,11 @@ class Trainer:
         self.history.append(Epoch(len(self.history) + 1, *figures))
         return self.history[-1]
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps are taken."""
+        return self.schedule.last_epoch >= self.schedule.total_steps
+
     def state_dict(self) -> dict[str, Any]:
         """Give all that the training needs to go on, but for its generator."""
         parts = {name: getattr(self, name).state_dict() for name in self.STATEFUL}
@@ -223,7 +228,7 @@ def new_model(scenes: Sequence[Scene], seed: int, device: torch.device) -> FCNN:
     """Make an untrained network, normalised for the images."""
     torch.manual_seed(seed)
     model = FCNN()
-    model.normalise.fit(np.concatenate([s.rgb.reshape(-1, 3) for s in scenes]))
+    model.normalise.fit(np.concatenate([scene.known_pixels for scene in scenes]))
     return model.to(device)
 
 
@@ -279,12 +284,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     text = "which bands are red, green and blue (1,2,3)"
     option("--bands", None, text, type=console.three_bands, metavar="R,G,B")
     option("--model", "model.pt", "model file to write (%(default)s)", metavar="FILE")
-    option(
-        "--plot",
-        "loss_vs_epochs.png",
-        "loss curves to write (%(default)s)",
-        metavar="FILE",
-    )
+    text = "loss curves to write (%(default)s)"
+    option("--plot", "loss_vs_epochs.png", text, metavar="FILE")
     text = "images without labels to learn from, too: files or folders"
     option("--unlabelled", [], text, **several)
     text = f"number of epochs (as many as make {STEPS} steps)"
@@ -311,9 +312,7 @@ def snapshot_of(args: argparse.Namespace, is_first: bool) -> str:
     return f"{args.model}{'' if is_first else '.second'}.snapshot"
 
 
-def read_scenes(
-    args: argparse.Namespace,
-) -> tuple[list[Scene], labelled.Labelled]:
+def read_scenes(args: argparse.Namespace) -> tuple[list[Scene], labelled.Labelled]:
     """Read the labelled images, and split each of them."""
     labels = labelled.read_labelled(args.pairs, args.bands)
     scenes = []
@@ -355,10 +354,9 @@ def learn_twice(
     samples: Sequence[Sequence[Piece]],
 ) -> tuple[FCNN, Trainer]:
     """Train, label the samples of unlabelled images, and train anew on all."""
-    model, trainer = learn(args, scenes, device)
-    if len(trainer.history) * trainer.steps < trainer.schedule.total_steps:
-        return model, trainer  # it was interrupted, and is to end
-    before = trainer.history[-1].scores["IoU"]
+    model, trainer = first = learn(args, scenes, device)
+    if not trainer.is_over:
+        return first  # it was interrupted, and is to end
     taught = processes.from_first(
         partial(unlabelled.teach, model, describe(model, scenes), samples, trainer.size)
     )
@@ -367,10 +365,14 @@ def learn_twice(
         f"unlabelled images: {len(samples)}; {taught.sure:.0%} of their pixels are "
         f"taken as labelled; {min(levels):.2f} to {max(levels):.2f} times as bright"
     )
-    model, trainer = learn(args, scenes, device, taught.scenes)
-    after = trainer.history[-1].scores["IoU"]
-    print(f"held-out IoU: {before:.3f} without the unlabelled images, {after:.3f} with")
-    return model, trainer
+    with suppress(KeyboardInterrupt):
+        second = learn(args, scenes, device, taught.scenes)
+        if second[1].is_over:
+            before, after = (t.history[-1].scores["IoU"] for _, t in (first, second))
+            print(f"held-out IoU: {before:.3f} without them, {after:.3f} with")
+            return second
+    print("not finished: the network that learned without them is kept instead")
+    return first
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -134,7 +134,7 @@ def hard_patches():
         return seen["weights"]
 
     def evaluate(model, scenes, judge=train.evaluate):
-        rgb, truth, block, _ = scenes[0]  # the only one
+        rgb, truth, block, *_ = scenes[0]  # the only one
         wrong = segutils.segment(model, rgb) != truth
         wrong &= truth != UNLABELLED
         seen["weights"] = ORIGINS(wrong.astype(np.uint8), block, seen["size"])

@@ -141,20 +141,20 @@ def learn(family, seed, run, models):
     return model
 
 
-def in_own_light(trained, rgb):
+def in_own_light(model, looks, rgb):
     """Adapt a network to the light of an image in memory, as predict.py does."""
-    its_light = light.estimate(trained.model, trained.looks, InMemory(rgb).sample())
-    return light.in_light(trained.model, trained.looks, its_light)
+    its_light = light.estimate(model, looks, InMemory(rgb).sample())
+    return light.in_light(model, looks, its_light)
 
 
-def own_light_mask(trained, rgb):
+def own_light_mask(model, looks, rgb):
     """Segment an image in memory as predict.py does: in its own light."""
-    return segutils.segment(in_own_light(trained, rgb), rgb)
+    return segutils.segment(in_own_light(model, looks, rgb), rgb)
 
 
-def own_light_iou(trained, images):
+def own_light_iou(model, looks, images):
     """Score images (path, rgb, truth), each in its own light, all pixels together."""
-    masks = [own_light_mask(trained, rgb) for _, rgb, _ in images]
+    masks = [own_light_mask(model, looks, rgb) for _, rgb, _ in images]
     return pooled_scores(masks, [truth for *_, truth in images])["IoU"]
 
 
@@ -169,14 +169,15 @@ def ours(family, seed, run, models=None):
             is_one = (open_image(mask).whole() == trained.colours[1]).all(-1)
             masks.append(is_one.astype(np.uint8))
     new = pooled_scores(masks, truths(family))
-    in_parts = scores_of_crops(family, partial(own_light_mask, trained))
+    segment = partial(own_light_mask, trained.model, trained.looks)
+    in_parts = scores_of_crops(family, segment)
     return Result(new, in_parts, trained.facts["held_out"]["IoU"])
 
 
 def as_command(script, *arguments, more=()):
-    """Run a script as a user does, with some options more."""
+    """Run a script as a user does, with some options more; give what it prints."""
     line = [sys.executable, ROOT / script, *map(str, [*arguments, *more])]
-    subprocess.run(line, check=True, capture_output=True)
+    return subprocess.run(line, check=True, capture_output=True, text=True).stdout
 
 
 def peer(family, seed, learn, segment):

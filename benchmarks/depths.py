@@ -7,7 +7,6 @@ and on the new image, each kind by a network that was trained on its own kind.
 """
 
 import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import report  # noqa: E402
+from accuracy import as_command  # noqa: E402
 
 from onelabel import console  # noqa: E402 - from the folder above
 from onelabel.reading import open_image  # noqa: E402
@@ -42,13 +42,6 @@ def write(path, rgb):
         file.write(np.moveaxis(rgb, -1, 0))
 
 
-def run(script, *arguments):
-    """Run a script of the project; give what it prints."""
-    command = [sys.executable, ROOT / script, *map(str, arguments)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return done.stdout
-
-
 def measure(folder, change):
     """Train on the scene as it is after a change; give the IoU of each image."""
     images = {name: folder / f"{scene.name}.tif" for name, scene in SCENES.items()}
@@ -56,11 +49,11 @@ def measure(folder, change):
         write(images[name], change(open_image(scene / "rgb.png").whole()))
     model, (train, _) = folder / "model.pt", images.values()
     made = ("--model", model, "--plot", folder / "curves.png")
-    run("train.py", "--rgb", train, "--gt", ROOT / "data/gt.png", *made)
+    as_command("train.py", "--rgb", train, "--gt", ROOT / "data/gt.png", *made)
     ious = []
     for name, scene in SCENES.items():
         mask = ("--model", model, "--output", folder / "mask.png")
-        said = run("predict.py", images[name], *mask, "--gt", scene / "gt.png")
+        said = as_command("predict.py", images[name], *mask, "--gt", scene / "gt.png")
         ious.append(re.search(r"^network +(\S+)", said, re.MULTILINE)[1])
     return ious
 

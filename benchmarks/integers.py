@@ -24,7 +24,7 @@ from onelabel import console
 
 def masks(trained, rgb):
     """Segment an image in its own light, in float32 and in int8."""
-    network = accuracy.in_own_light(trained, rgb)
+    network = accuracy.in_own_light(trained.model, trained.looks, rgb)
     kinds = torch.float32, torch.int8
     return [segutils.Predictor(network, kind).segment(rgb) for kind in kinds]
 

@@ -70,7 +70,8 @@ def main():
         names.append(family.name)
         for name, change in CHANGES.items():
             images = changed(family.new, change)
-            table[name].append(accuracy.own_light_iou(trained, images))
+            known = trained.model, trained.looks
+            table[name].append(accuracy.own_light_iou(*known, images))
     lines = [
         "`python benchmarks/robustness.py`; seed 0: IoU of each family's new images, "
         "pooled, changed before they are segmented, each image in its own light.",

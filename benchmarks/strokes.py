@@ -30,8 +30,7 @@ import report  # noqa: E402
 
 import segutils  # noqa: E402 - from the folder above
 import train  # noqa: E402
-from onelabel import console, evaluation, lesson, light, pictures, scores  # noqa: E402
-from onelabel.image import InMemory  # noqa: E402
+from onelabel import console, evaluation, lesson, pictures, scores  # noqa: E402
 from onelabel.photo import Photo  # noqa: E402
 from onelabel.strokes import Stroke  # noqa: E402
 from segutils import Block  # noqa: E402
@@ -208,12 +207,9 @@ def segment(photo, model):
 
 def iou_of_new(model, family, photo):
     """Segment the new images as predict.py does."""
-    looks = evaluation.describe(model, photo.described())
-    masks = []
-    for _, rgb, _ in family.new:
-        its_light = light.estimate(model, looks, InMemory(rgb).sample())
-        masks.append(segutils.segment(light.in_light(model, looks, its_light), rgb))
-    return accuracy.pooled_scores(masks, accuracy.truths(family))["IoU"]
+    scenes = photo.described(segutils.Predictor(model))
+    looks = evaluation.describe(model, scenes)
+    return accuracy.own_light_iou(model, looks, family.new)
 
 
 def iou_of_forest(family, labels, seed):

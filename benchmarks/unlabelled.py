@@ -31,6 +31,11 @@ def with_unlabelled(family, images):
         return model_file.load(accuracy.learn(family, 0, run, folder))
 
 
+def iou_of(trained, images):
+    """Score images, each in its own light."""
+    return accuracy.own_light_iou(trained.model, trained.looks, images)
+
+
 def names(images):
     """Name the folders of images."""
     return ", ".join(path.parent.name for path, *_ in images)
@@ -41,8 +46,8 @@ def rows(family, trained):
     middle = len(family.new) // 2
     halves = family.new[:middle], family.new[middle:]
     for learned, judged in (halves, halves[::-1]) if middle else ():
-        before = accuracy.own_light_iou(trained, judged)
-        after = accuracy.own_light_iou(with_unlabelled(family, learned), judged)
+        before = iou_of(trained, judged)
+        after = iou_of(with_unlabelled(family, learned), judged)
         ious = f"{before:.3f} | {after:.3f} | {after - before:+.3f}"
         yield f"| {family.name} | {names(learned)} | {names(judged)} | {ious} |"
 

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import io
 import logging
+import math
 import os
 import re
 import signal
@@ -51,7 +52,7 @@ def count(text: str) -> int:
 
 def distance(text: str) -> float:
     """Read a number of pixels from the command line: 0 or more."""
-    if not re.fullmatch(NUMBER, text):
+    if not re.fullmatch(NUMBER, text) or math.isinf(float(text)):
         raise argparse.ArgumentTypeError(f"{text}: expected a number from 0, as 1.5")
     return float(text)
 
@@ -59,7 +60,7 @@ def distance(text: str) -> float:
 def area(text: str) -> Area:
     """Read an area: ``50`` pixels, ``2.5m2`` or ``0.1ha``."""
     found = re.fullmatch(rf"({NUMBER}) ?(px|m2|m²|ha|)", text.strip())
-    if not found:
+    if not found or math.isinf(float(found[1])):
         raise argparse.ArgumentTypeError(
             f"{text}: expected an area, as 50 (pixels), 2.5m2 or 0.1ha"
         )

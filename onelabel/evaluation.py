@@ -49,7 +49,7 @@ def held_out_truth(scenes: Sequence[Scene]) -> np.ndarray:
 
 def describe(model: FCNN, scenes: Sequence[Scene]) -> light.Looks:
     """Say what the labelled images look like, and how well their light is estimated."""
-    pictures = [scene.rgb for scene in scenes]
+    pictures = [scene.picture for scene in scenes]
     looks = light.describe(pictures, [scene.truth for scene in scenes])
     return {**looks, "error": light.measure_error(model, looks, pictures)}
 

@@ -49,11 +49,17 @@ def check_files(
     Below the folder `tree` folders may be missing: they are made when a file in them is
     written. No output may lie on, in or around an input or another output.
     """
-    taken: dict[Path, str] = {}
+    taken: dict[Path, str] = {}  # what each path is
+    around: dict[Path, str] = {}  # what a folder has in it
+
+    def take(place: Path, name: str) -> None:
+        taken[place] = name
+        around.update((parent, name) for parent in place.parents)
+
     for path in inputs:
         if not is_zarr(path):
             check_input(path)
-        taken[Path(os.path.realpath(path))] = f"the input {path}"
+        take(Path(os.path.realpath(path)), f"the input {path}")
     for path, suffixes in outputs:
         path = Path(path)
         if path.suffix.lower() not in suffixes:
@@ -63,12 +69,13 @@ def check_files(
             place = Path(os.path.realpath(path))
         except ValueError as error:  # a name with NUL
             raise InputError(f"{path}: cannot be written ({error})") from error
-        for other, name in taken.items():
-            if place == other:
-                raise InputError(f"{path}: would overwrite {name} (rename one)")
-            if other in place.parents or place in other.parents:
-                raise InputError(f"{path}: is inside {name}, or around it (rename it)")
-        taken[place] = f"the output {path}"
+        if place in taken:
+            raise InputError(f"{path}: would overwrite {taken[place]} (rename one)")
+        for near in [p for p in place.parents if p in taken]:
+            raise InputError(f"{path}: is inside {taken[near]} (rename it)")
+        if place in around:
+            raise InputError(f"{path}: is around {around[place]} (rename it)")
+        take(place, f"the output {path}")
         _check_writable(path, tree)
 
 
@@ -172,6 +179,11 @@ def identity(path: PathLike) -> list[object]:
         return [path, digest([identity(file) for file in files])]
     facts = os.stat(path)
     return [path, facts.st_size, facts.st_mtime_ns]
+
+
+def counted(count: int, noun: str) -> str:
+    """Count things in words: 1 object, 1,200 objects."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def one_line(error: BaseException) -> str:

@@ -22,6 +22,7 @@ from onelabel.files import (
     PathLike,
     cannot_be_written,
     check_files,
+    counted,
     one_line,
 )
 from onelabel.image import spread
@@ -268,7 +269,8 @@ class Session:
             writing.write_rows(overlay, rows, photo.shape, place=place)
             if whole:
                 labels = np.where(labels == UNLABELLED, whole_mask, labels)
-            described = [s for one in self.photos.values() for s in one.described()]
+            photos, predictor = self.photos.values(), Predictor(self.model)
+            described = [s for one in photos for s in one.described(predictor)]
             looks = describe(self.model, described)
             weights, scale = self.model.state_dict(), photo.image.scale
             model_file.save(model, weights, looks, BLACK_AND_WHITE, scale)
@@ -283,11 +285,7 @@ class Session:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_be_written(folder, error) from error
-        same = [p for p in self.photos.values() if p.path.stem == photo.path.stem]
-        stem = photo.path.stem
-        if len(same) > 1:  # as in two folders
-            folder_name = photo.path.absolute().parent.name
-            stem = f"{folder_name}_{photo.path.name.replace('.', '_')}"
+        stem = _own_name(photo.path, [p.path for p in self.photos.values()])
         # A JPEG is held whole while it is written, and a PNG is no map.
         is_map = photo.image.place is not None or is_large(photo.image)
         names = [
@@ -305,6 +303,17 @@ class Session:
         return outputs
 
 
-def counted(count: int, noun: str) -> str:
-    """Count things in words."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def _own_name(path: Path, others: Iterable[Path]) -> str:
+    """Name an image's files by its stem, and by its folders where others have it."""
+    same = [other for other in others if other.stem == path.stem and other != path]
+    if not same:
+        return path.stem
+
+    def name(one: Path, count: int) -> str:
+        return "_".join(one.absolute().parts[-count:]).replace(".", "_")
+
+    counts = range(2, len(path.absolute().parts))
+    taken = ({name(other, count) for other in same} for count in counts)
+    names = [name(path, count) for count in counts]
+    free = [one for one, old in zip(names, taken, strict=True) if one not in old]
+    return free[0] if free else names[-1]

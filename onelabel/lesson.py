@@ -20,7 +20,7 @@ import torch
 
 from onelabel.files import one_line
 from onelabel.image import Image, grid, spread
-from onelabel.sampling import NOWHERE, Scene, sheet_weights
+from onelabel.sampling import NOWHERE, Scene, scene_of, sheet_weights
 from onelabel.truth import UNLABELLED
 from onelabel.unlabelled import sure_classes
 from segutils import FCNN, Block, Predictor, single_threads
@@ -82,9 +82,7 @@ def _read_parts(
         part = cell.grown(MARGIN, image.shape)
         if part not in known:
             known[part] = image.read(part)
-        truth = labels[part.slices].copy()
-        truth[np.ma.getmaskarray(known[part]).any(-1)] = UNLABELLED
-        scenes.append(Scene(np.ma.getdata(known[part]), truth, NOWHERE, PATCH))
+        scenes.append(scene_of(known[part], labels[part.slices], NOWHERE, PATCH))
     return scenes
 
 

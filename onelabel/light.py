@@ -67,7 +67,7 @@ def describe(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Lo
     Parameters
     ----------
     pictures : sequence of ndarray, (H, W, 3) uint8
-        The training images, taken together.
+        The training images, taken together; masked where they have no data.
     truths : sequence of ndarray, (H, W) uint8
         Their classes: 0, 1, or another value where unlabelled.
 
@@ -80,17 +80,18 @@ def describe(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Lo
     """
     counts = [sum(int((truth == c).sum()) for truth in truths) for c in (0, 1)]
     larger = int(counts[1] > counts[0])
-    is_larger = [truth == larger for truth in truths]
-    contrast = _contrast(list(zip(pictures, is_larger, strict=True)))
+    known = [_known(rgb) for rgb in pictures]
+    of_larger = [
+        (rgb, truth == larger) for (rgb, _), truth in zip(known, truths, strict=True)
+    ]
+    contrast = _contrast(of_larger)
     if contrast is None:  # labelled in thin strokes only
-        contrast = _contrast([(rgb, np.ones(rgb.shape[:2], bool)) for rgb in pictures])
-    assert contrast is not None  # train.py refuses images as narrow as that
-    pixels = np.concatenate([rgb.reshape(-1, 3) for rgb in pictures])
-    lowest, highest = np.percentile(pixels, RANGE, axis=0)
-    of_larger = pixels[np.concatenate([where.ravel() for where in is_larger])]
+        contrast = _contrast(known)
+    assert contrast is not None  # images as narrow as that are refused
+    lowest, highest = np.percentile(_chosen(known), RANGE, axis=0)
     return {
         "larger": larger,
-        "colour": _typical_colour(of_larger).tolist(),
+        "colour": _typical_colour(_chosen(of_larger)).tolist(),
         "contrast": contrast.tolist(),
         "lowest": lowest.tolist(),
         "highest": highest.tolist(),
@@ -107,12 +108,13 @@ def measure_error(
     root mean square, times the square root of a crop's pixels. For an image of N pixels
     the expected error is this over the square root of N.
     """
-    errors = [[0.0, 0.0]]
+    errors = [np.zeros(2)]
     for crop in (crop for rgb in pictures for crop in _crops(rgb)):
         sample = InMemory(crop).sample()
-        found = _look_twice(model, looks, sample, SAME, trust=0.5)
+        count = len(known_pixels(sample))
+        found = count and _look_twice(model, looks, sample, SAME, trust=0.5)
         if found:
-            errors.append(_largest(found) ** 2 * crop.shape[0] * crop.shape[1])
+            errors.append(_largest(found) ** 2 * count)
     return np.sqrt(np.sum(errors, 0) / max(len(errors) - 1, 1)).tolist()
 
 
@@ -296,8 +298,8 @@ def _distance(model: FCNN, sample: Sequence[Piece], filling: np.ndarray) -> floa
     hooks = [norm.register_forward_pre_hook(keep) for norm in norms]
     for tile, pixels in sample:
         known = np.where(np.ma.getmaskarray(pixels), filling, np.ma.getdata(pixels))
-        rgb = torch.from_numpy(made_even(tile, known))
-        model(rgb.to(model.normalise.mean.device).permute(2, 0, 1)[None].float())
+        rgb = torch.from_numpy(made_even(tile, known)).float()  # MPS takes no float64
+        model(rgb.to(model.normalise.mean.device).permute(2, 0, 1)[None])
     for hook in hooks:
         hook.remove()
     total = 0.0
@@ -318,8 +320,12 @@ def known_pixels(sample: Sequence[Piece]) -> np.ndarray:
 def _core(piece: Piece) -> Part:
     """Give the core of a tile, (h, w, 3), and where it has data, (h, w) bool."""
     tile, pixels = piece
-    core = pixels[tile.core.within(tile.seen)]
-    return np.ma.getdata(core), ~np.any(np.ma.getmaskarray(core), -1)
+    return _known(pixels[tile.core.within(tile.seen)])
+
+
+def _known(rgb: np.ndarray) -> Part:
+    """Give the pixels of an image (h, w, 3), and where it has data, (h, w) bool."""
+    return np.ma.getdata(rgb), ~np.any(np.ma.getmaskarray(rgb), -1)
 
 
 def _chosen(parts: Sequence[Part]) -> np.ndarray:

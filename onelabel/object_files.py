@@ -75,6 +75,13 @@ class Wanted(NamedTuple):
         if self.cleaning:
             require("the mask", "scipy", "cleaning")
 
+    def check_image(self, image: Image) -> None:
+        """Refuse an image that does not say how large its pixels are, or where."""
+        for area in filter(None, (self.min_area, self.fill_holes)):
+            ground.in_pixels(area, image.path, image.place, image.shape)
+        if "polygons" in self.files:
+            vectors.check_place(self.files["polygons"], image.place)
+
     def clean(self, store: Store, image: Image) -> None:
         """Remove the small objects of a mask, then fill its small holes."""
         of_image = image.path, image.place, image.shape

@@ -18,8 +18,8 @@ BESIDE = {  # the mask: the files of these options, and their suffixes
 }
 
 SEGMENTING = (  # the options that say nothing where a mask is there already
-    *("images", "gt", "overlay", "probabilities", "device", "light", "precision"),
-    *("bands", "workers", "scheduler", "verify", "export"),
+    *("images", "model", "gt", "overlay", "probabilities", "device", "light"),
+    *("precision", "bands", "workers", "scheduler", "verify", "export"),
 )
 
 

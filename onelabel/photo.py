@@ -10,10 +10,11 @@ import numpy as np
 from onelabel import depth
 from onelabel.files import InputError, PathLike
 from onelabel.image import Image, InMemory, grid, hold, spread, strips
+from onelabel.labelled import MIN_SIDE
 from onelabel.lesson import PATCH, Pixels, labelled_parts, spread_parts
 from onelabel.pipeline import read_with_halo
 from onelabel.reading import open_image
-from onelabel.sampling import NOWHERE, Scene
+from onelabel.sampling import NOWHERE, Scene, scene_of
 from onelabel.strokes import Labels, Stroke, box, draw, read_labels, write_labels
 from onelabel.truth import UNLABELLED, Colour, read_truth_of
 from segutils import Block, Predictor, sigmoid
@@ -53,6 +54,11 @@ class Photo:
     def __init__(self, path: PathLike, like: "Photo | None" = None) -> None:
         self.path = Path(path)
         image = open_image(path)
+        if min(image.shape) < MIN_SIDE:
+            height, width = image.shape
+            raise InputError(
+                f"{path}: {width}x{height} pixels (training needs {MIN_SIDE} a side)"
+            )
         if not image.in_any_order:  # any part may be looked at, in any order
             image = hold(image)
             image.path = path
@@ -99,7 +105,8 @@ class Photo:
                 f"but it has {here} (put the image back, or move the file away)"
             )
         self.seen = {stroke.id for stroke in labels.strokes}
-        start = labels.start and os.path.normpath(self.path.with_name(labels.start))
+        folder = self.path.parent
+        start = labels.start and os.path.normpath(folder / labels.start)
         self.problem = ""
         try:
             self.start_from(start)
@@ -152,21 +159,24 @@ class Photo:
         with self.lock:
             return spread_parts(self.image, self.labels, self.parts)
 
-    def described(self) -> list[Scene]:
+    def described(self, predictor: Predictor) -> list[Scene]:
         """Give the image with its corrected mask; of a large one, some tiles.
 
         What is painted does not say which class the image has more of.
         """
         with self.lock:
             labels = self.labels.copy()
-        mask = (self.probability > 127).astype(np.uint8)
-        truth = np.where(labels == UNLABELLED, mask, labels)
         if isinstance(self.image, InMemory):
-            return [Scene(self.image.whole(), truth, NOWHERE, PATCH)]
-        return [
-            Scene(np.ma.getdata(pixels), truth[tile.seen.slices], NOWHERE, PATCH)
-            for tile, pixels in spread(self.image.sample(), FEW)
-        ]
+            parts = [(labels, self.image.read(Block(0, 0, *self.shape)))]
+        else:
+            tiles = spread(self.image.sample(), FEW)
+            parts = [(labels[tile.seen.slices], pixels) for tile, pixels in tiles]
+        scenes = []
+        for painted, pixels in parts:
+            mask = predictor.segment(np.ma.getdata(pixels))
+            truth = np.where(painted == UNLABELLED, mask, painted)
+            scenes.append(scene_of(pixels, truth, NOWHERE, PATCH))
+        return scenes
 
     def shares(self) -> list[float]:
         """Say how much of the image each class labels."""

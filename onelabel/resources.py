@@ -80,6 +80,14 @@ def free_memory() -> float:
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = 1024.0 * next(int(x.split()[1]) for x in lines if "MemAvailable" in x)
+    with suppress(OSError, ValueError, KeyError):  # a container's limit, if any
+        group = Path("/sys/fs/cgroup")
+        limit, used = (
+            int((group / name).read_text()) for name in ("memory.max", "memory.current")
+        )
+        lines = (group / "memory.stat").read_text().splitlines()
+        kept = int(dict(line.split() for line in lines)["inactive_file"])
+        free = min(free, limit - used + kept)  # what is kept of files is given up
     with suppress(ImportError, OSError):  # Windows has no such limit
         import resource
 

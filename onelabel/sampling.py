@@ -111,12 +111,31 @@ class Scene(NamedTuple):
     truth: np.ndarray  # (H, W) uint8: 0, 1 or `UNLABELLED`
     block: Block  # held out
     patch: int  # pixels a side: the largest training patch that fits
+    hidden: np.ndarray  # (H, W) bool: where the image has no data
+
+    @property
+    def known_pixels(self) -> np.ndarray:
+        """The pixels that have data: (N, 3) uint8."""
+        return self.rgb[~self.hidden]
+
+    @property
+    def picture(self) -> np.ndarray:
+        """The image, masked where it has no data: (H, W, 3) uint8."""
+        hidden = np.broadcast_to(self.hidden[..., None], self.rgb.shape)
+        return np.ma.MaskedArray(self.rgb, hidden)
 
 
-def split_scene(rgb: np.ndarray, truth: np.ndarray, largest: int) -> Scene:
+def scene_of(pixels: np.ndarray, truth: np.ndarray, block: Block, patch: int) -> Scene:
+    """Make a scene of pixels (H, W, 3); where they are masked, nothing is labelled."""
+    hidden = np.any(np.ma.getmaskarray(pixels), -1)
+    truth = np.where(hidden, UNLABELLED, truth)
+    return Scene(np.ma.getdata(pixels), truth, block, patch, hidden)
+
+
+def split_scene(pixels: np.ndarray, truth: np.ndarray, largest: int) -> Scene:
     """Hold out a block of a labelled image; its patches are at most `largest`."""
     block = hold_out(truth)
-    return Scene(rgb, truth, block, patch_size(truth, block, largest))
+    return scene_of(pixels, truth, block, patch_size(truth, block, largest))
 
 
 # ------------------------------------------------------------------ patches
@@ -330,9 +349,9 @@ def sheet_weights(
         halves = (sheet_weights(s, size, (), rare_share) for s in (scenes, taught))
         return sheet(list(halves)) / 2
     areas = []
-    for _, truth, block, _ in scenes:
-        labelled = truth != UNLABELLED
-        labelled[guarded(block, truth.shape).slices] = False
+    for scene in scenes:
+        labelled = scene.truth != UNLABELLED
+        labelled[guarded(scene.block, labelled.shape).slices] = False
         areas.append(labelled.sum())
     weights = []
     for scene, area in zip(scenes, areas, strict=True):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from onelabel.files import InputError, PathLike, is_zarr
+from onelabel.files import InputError, PathLike, counted, is_zarr
 from onelabel.image import Image
 from onelabel.reading import MAX_PIXELS, SUFFIXES, is_image_name, open_image
 from onelabel.vectors import is_vector_name, read_classes
@@ -184,11 +184,10 @@ def _two_values(path: PathLike, values: np.ndarray) -> Colours:
 
 def _not_two(path: PathLike, noun: str, values: list) -> InputError:
     """Make the error that lists what a truth holds instead of two classes."""
-    count = f"1 {noun}" if len(values) == 1 else f"{len(values)} {noun}s"
     listed = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
     return InputError(
-        f"{path}: {count} found, expected 2 ({listed}; draw each class in one colour, "
-        "and save as PNG)"
+        f"{path}: {counted(len(values), noun)} found, expected 2 ({listed}; draw each "
+        "class in one colour, and save as PNG)"
     )
 
 

@@ -14,7 +14,7 @@ from onelabel import depth, jobs, light
 from onelabel.files import InputError, PathLike
 from onelabel.image import spread
 from onelabel.reading import open_image
-from onelabel.sampling import NOWHERE, Scene
+from onelabel.sampling import NOWHERE, Scene, scene_of
 from onelabel.truth import UNLABELLED
 from segutils import FCNN, Piece, Predictor
 
@@ -82,12 +82,12 @@ def teach(
             classes = sure_classes(logit)
             truth = np.full(pixels.shape[:2], UNLABELLED, np.uint8)
             truth[tile.core.within(tile.seen)] = classes
-            truth[np.ma.getmaskarray(pixels).any(-1)] = UNLABELLED
-            told = int(np.count_nonzero(truth != UNLABELLED))
+            scene = scene_of(pixels, truth, NOWHERE, patch)
+            told = int(np.count_nonzero(scene.truth != UNLABELLED))
             sure, total = sure + told, total + classes.size
             if told and min(truth.shape) >= patch:
-                rgb = light.as_in_training(np.ma.getdata(pixels), looks, its_light)
-                scenes.append(Scene(rgb, truth, NOWHERE, patch))
+                rgb = light.as_in_training(scene.rgb, looks, its_light)
+                scenes.append(scene._replace(rgb=rgb))
     if not scenes:
         raise InputError(
             "the network is sure of nothing in the unlabelled images (are they like "

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from onelabel.files import counted
 from segutils import FCNN, MAX_SIDE, Block, Predictor, is_exact, tiles
 
 
@@ -61,7 +62,7 @@ def compare(
         tiled[tile.core.slices] = logit
     findings = []
     for ways, one, other in [
-        (f"{len(cut)} tiles against one pass", tiled, once),
+        (f"{counted(len(cut), 'tile')} against one pass", tiled, once),
         ("one pass against the layers as written", once, literal_logits(model, rgb)),
     ]:
         difference = float(np.abs(one - other).max())
@@ -85,7 +86,8 @@ def describe_findings(
         f"{platform.machine()}, PyTorch {torch.__version__}"
     ]
     for ways, difference, share, pixels in findings:
-        masks = f"{pixels} pixels of another class" if pixels else "masks equal"
+        others = f"{counted(pixels, 'pixel')} of another class"
+        masks = others if pixels else "masks equal"
         lines.append(
             f"{ways}: logits differ by at most {difference:.1g} ({share:.1g} of the "
             f"largest), {masks}"

@@ -9,6 +9,7 @@ from conftest import ROOT
 
 from onelabel import console
 from onelabel.files import InputError
+from onelabel.ground import Area
 
 
 ENDS = [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "terminated\n")]
@@ -109,3 +110,17 @@ def test_a_count_is_a_whole_number_from_1(text):
     assert console.count("12") == 12
     with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number"):
         console.count(text)
+
+
+@pytest.mark.parametrize("text", ["1e999", "1e999m2", "x", "-1", "5 acres"])
+def test_an_area_is_a_finite_number_and_a_unit(text):
+    assert console.area("1e3") == Area(1000, "px")
+    with pytest.raises(argparse.ArgumentTypeError, match="expected an area"):
+        console.area(text)
+
+
+@pytest.mark.parametrize("text", ["1e999", "x", "-1"])
+def test_a_distance_is_a_finite_number(text):
+    assert console.distance("1.5") == 1.5
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a number"):
+        console.distance(text)

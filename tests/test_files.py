@@ -166,6 +166,14 @@ def test_output_inside_an_input_that_is_a_folder_is_refused(tmp_path, place):
         files.check_files([tmp_path / "array.zarr"], [(tmp_path / place, (".png",))])
 
 
+def test_output_around_an_input_is_refused(tmp_path):
+    (tmp_path / "array.zarr").mkdir()
+    (tmp_path / "array.zarr/a.png").touch()
+    outputs = [(tmp_path / "array.zarr", (".zarr",))]
+    with pytest.raises(files.InputError, match=r"is around the input .*a\.png"):
+        files.check_files([tmp_path / "array.zarr/a.png"], outputs)
+
+
 def test_the_identity_of_a_file_or_folder_changes_with_its_content(tmp_path):
     folder = a_folder(tmp_path / "array.zarr", "chunk")
     for path in (folder / "chunk", folder):

@@ -542,3 +542,16 @@ def test_an_option_that_would_do_nothing_is_refused(here, capsys):
     save("mask.png", blobs(40, 50) * 255)
     assert predict_here("--from-mask", "mask.png", "--simplify", "1") == 2
     assert "--simplify: goes with --polygons" in capsys.readouterr().err
+
+
+def test_what_a_mask_cannot_tell_is_refused_before_any_work(here, capsys, monkeypatch):
+    save("mask.png", blobs(30, 40) * 255)
+    monkeypatch.setattr(predict, "store_beside", None)  # any work would fail
+    assert predict_here("--from-mask", "mask.png", "--min-area", "2m2") == 2
+    assert "mask.png: 2m2 asked for" in capsys.readouterr().err
+
+
+def test_an_image_is_refused_before_any_work(trained_file, capsys, monkeypatch):
+    monkeypatch.setattr(predict, "store_beside", None)
+    assert predict_here("--fill-holes", "2m2") == 2
+    assert "data/rgb.png: 2m2 asked for" in capsys.readouterr().err

@@ -120,6 +120,18 @@ def test_pixels_without_data_are_not_learned(folder, scene):
         np.testing.assert_array_equal(answer[:, 30:], truth[:, 30:])
 
 
+def test_pixels_without_data_are_not_described(folder, scene):
+    found = []
+    for hidden in (0, 255):
+        pixels = scene[0].clip(1, 254)
+        pixels[:, :80] = hidden
+        write_map("map.tif", pixels, nodata=hidden)
+        trained, _ = weights_from("--rgb", "map.tif")
+        looks = {k: v for k, v in trained.looks.items() if k != "error"}
+        found.append((trained.model.normalise.mean.tolist(), looks))
+    assert found[0] == found[1]
+
+
 def read_and_split(image, gt):
     """Read one labelled image as train.py does."""
     ((rgb, truth),) = labelled.read_labelled([(image, gt)]).pairs

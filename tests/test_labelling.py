@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 from conftest import predict_here
 from PIL import Image
 from rasterio.transform import from_origin
@@ -392,6 +393,15 @@ def test_the_truth_that_was_corrected_is_kept(session):
     assert (another.photo.labels == session.photo.labels).all()
 
 
+def test_the_truth_may_lie_in_another_folder(session):
+    Path("older").mkdir()
+    Image.open("data/gt.png").save("older/old.png")
+    session.start_from("older/old.png")
+    paint(session, ONE)
+    another = another_session()
+    assert (another.photo.labels == session.photo.labels).all()
+
+
 def test_a_truth_that_is_gone_leaves_the_strokes(session):
     Path("data/old.png").write_bytes(Path("data/gt.png").read_bytes())
     session.start_from("data/old.png")
@@ -454,6 +464,27 @@ def test_images_that_have_strokes_are_learned_without_being_shown(session):
     assert str(another.photo.path) == RGB
 
 
+def test_what_images_look_like_is_told_of_those_not_shown_too(session):
+    truth = 1 - read_truth("data/gt.png")[0]  # class 1 is the larger one
+    for name in ("a", "b"):
+        Image.open(RGB).save(f"data/{name}.png")
+    Image.fromarray(truth * 255).save("data/truth.png")
+    session.open("data/a.png")
+    session.start_from("data/truth.png")
+    session.model = train.new_model(session.photo.scenes(), 0, torch.device("cpu"))
+    session.model.conv4.bias.data = torch.tensor([0.0, 100.0])  # all is class 1
+    session.open("data/b.png")
+    paint(session, ZERO, ONE)
+    session.save("out")
+    assert model_file.load("out/model.pt").looks["larger"] == 1
+
+
+def test_an_image_too_small_to_train_on_is_refused(session):
+    Image.new("RGB", (60, 31)).save("small.png")
+    with pytest.raises(InputError, match=r"small\.png: 60x31 pixels \(training needs"):
+        session.open("small.png")
+
+
 def test_nothing_painted_is_not_saved(session):
     with pytest.raises(InputError, match="nothing is painted"):
         session.save("out")
@@ -479,6 +510,11 @@ def test_images_of_one_name_are_saved_apart(session, folder):
     session.open("more/rgb.png")
     paint(session, ONE)
     assert [path.name for path in session.save("out")] == ["more_rgb_png_gt.png"]
+    (folder / "x/more").mkdir(parents=True)
+    Image.open(RGB).save("x/more/rgb.png")
+    session.open("x/more/rgb.png")
+    paint(session, ONE)
+    assert [path.name for path in session.save("out")] == ["x_more_rgb_png_gt.png"]
 
 
 def test_what_is_corrected_is_not_overwritten(session, folder):

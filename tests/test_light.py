@@ -68,6 +68,21 @@ def test_description_is_of_the_larger_class_and_in_plain_values(two_tone):
     assert other["colour"] == looks["colour"]
 
 
+def test_pixels_without_data_change_nothing(two_tone):
+    rgb, truth = two_tone
+    wide = np.pad(rgb, [(0, 0), (0, 40), (0, 0)])
+    hidden = np.zeros(wide.shape, bool)
+    hidden[:, rgb.shape[1] :] = True
+    classes = np.pad(truth, [(0, 0), (0, 40)], constant_values=UNLABELLED)
+    looks = light.describe([rgb], [truth])
+    assert light.describe([np.ma.MaskedArray(wide, hidden)], [classes]) == looks
+    model = brightness_model()
+    masked = np.ma.MaskedArray(np.concatenate([rgb, 0 * rgb]), False)
+    masked[rgb.shape[0] :] = np.ma.masked
+    known, plain = (light.measure_error(model, looks, [p]) for p in (masked, rgb))
+    assert known[0] < 2 * plain[0] + 1
+
+
 def test_unlabelled_black_and_white_pixels_tell_no_colour(two_tone):
     rgb, truth = two_tone
     rgb, truth = rgb.copy(), truth.copy()

@@ -214,7 +214,7 @@ def test_patches_are_drawn_from_images_by_labelled_area_and_never_across_two():
 
 def test_one_image_on_its_sheet_is_drawn_from_as_without_one():
     (scene,) = scenes_of_sizes((90, 70))
-    _, truth, block, size = scene
+    _, truth, block, size, _ = scene
     draws = [
         sampling.draw_origins(weights, 5000, torch.Generator().manual_seed(1))
         for weights in (

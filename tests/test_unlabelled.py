@@ -106,7 +106,7 @@ def test_half_of_the_patches_are_of_unlabelled_images(scene):
     rgb, truth = scene
     labelled = sampling.split_scene(rgb, truth, 32)
     ones = np.ones((40, 60), np.uint8)  # of one class alone
-    taught = [sampling.Scene(rgb[:40, :60], ones, sampling.NOWHERE, 32)] * 3
+    taught = [sampling.scene_of(rgb[:40, :60], ones, sampling.NOWHERE, 32)] * 3
     weights = sampling.sheet_weights([labelled], 32, taught)
     height = rgb.shape[0]
     assert weights.shape == (height + 3 * 40, rgb.shape[1])
@@ -164,6 +164,17 @@ def test_an_interrupted_first_training_ends_it(photos, capsys):
     out, _ = capsys.readouterr()
     assert "unlabelled" not in out
     assert model_file.load("model.pt").facts["epoch"] == 1
+
+
+def test_an_interrupted_second_training_leaves_the_first_network(photos, capsys):
+    assert train_here("--epochs", 3) == 0
+    first = model_file.load("model.pt").model.state_dict()
+    with raised_after(4, KeyboardInterrupt):  # of the second training, the first epoch
+        assert train_here("--epochs", 3, "--unlabelled", "photos") == 0
+    assert "learned without them is kept" in capsys.readouterr().out
+    for name, value in model_file.load("model.pt").model.state_dict().items():
+        assert (value == first[name]).all()
+    assert not list(Path().glob("*.snapshot"))
 
 
 def test_refused_unlabelled_images(photos, capsys):
