@@ -125,9 +125,9 @@ def predict(
     before = files.identity(name)
     image = open_as_trained(name, trained, args.bands, args.max_pixels)
     check_image(args, image, output)
-    answer = None
+    truth = None
     if args.gt:
-        answer, _ = read_truth_of(image, args.gt, args.max_pixels)
+        truth, _ = read_truth_of(image, args.gt, args.max_pixels)
     sample = image.sample()
     its_light = common or light.estimate(trained.model, trained.looks, sample)
     network = light.in_light(trained.model, trained.looks, its_light)
@@ -145,7 +145,7 @@ def predict(
         if files.identity(name) != before:
             raise files.InputError(f"{name}: changed while it was read (start again)")
         args.wanted.clean(store, image)
-        counts, table = store.counts, score(store, answer)
+        counts, table = store.counts, score(store, truth)
         number = args.wanted.write(store, image.place)
         tint = drawing.tint(light.known_pixels(sample))
         write(args, output, image, store, trained.colours, tint)
@@ -163,11 +163,11 @@ def check_image(args: argparse.Namespace, image: Image, output: Path) -> None:
         print(console.printable(needs + args.wanted.memory), file=sys.stderr)
 
 
-def score(store: Store, answer: np.ndarray | None) -> dict[str, float] | None:
+def score(store: Store, truth: np.ndarray | None) -> dict[str, float] | None:
     """Compare a mask with the truth, some rows at a time."""
-    if answer is None:
+    if truth is None:
         return None
-    parts = (answer[block.slices] for block in strips(store.shape))
+    parts = (truth[block.slices] for block in strips(store.shape))
     return scores.total_scores(zip(store.mask_rows(), parts, strict=True))
 
 

@@ -49,11 +49,11 @@ from onelabel import (
     sampling,
     scores,
     snapshots,
-    truth,
     unlabelled,
 )
 from onelabel.evaluation import describe, describe_scores, evaluate
 from onelabel.sampling import Scene
+from onelabel.truth import find_pairs
 from segutils import FCNN, Piece
 
 
@@ -142,12 +142,12 @@ class Trainer:
         draws = which, origins, symmetries
         drawn = (draw.to(self.device).split(self.batch) for draw in draws)
         for version, origin, symmetry in zip(*drawn, strict=True):
-            patches, answer = sampling.cut_patches(
+            patches, truth = sampling.cut_patches(
                 self.versions, self.classes, version, origin, self.size, symmetry
             )
             patches = sampling.jitter(patches, JITTER, generator)  # (B, 3, size, size)
             outputs = self.model(patches)  # (B, 2, size, size)
-            loss = scores.segmentation_loss(outputs[:, 1] - outputs[:, 0], answer)
+            loss = scores.segmentation_loss(outputs[:, 1] - outputs[:, 0], truth)
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()
@@ -298,7 +298,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not 0 <= args.seed < 2**63:
         raise files.InputError(f"--seed {args.seed}: not from 0 to 2**63 - 1")
-    args.pairs = truth.find_pairs(args.rgb, args.gt)
+    args.pairs = find_pairs(args.rgb, args.gt)
     args.unlabelled = unlabelled.list_images(args.unlabelled)
     inputs = [*(path for pair in args.pairs for path in pair), *args.unlabelled]
     outputs = [(args.model, (".pt", ".pth")), (args.plot, pictures.SUFFIXES)]
@@ -316,9 +316,9 @@ def read_scenes(args: argparse.Namespace) -> tuple[list[Scene], labelled.Labelle
     """Read the labelled images, and split each of them."""
     labels = labelled.read_labelled(args.pairs, args.bands)
     scenes = []
-    for (_, gt), (rgb, answer) in zip(args.pairs, labels.pairs, strict=True):
+    for (_, gt), (rgb, truth) in zip(args.pairs, labels.pairs, strict=True):
         try:
-            scenes.append(sampling.split_scene(rgb, answer, PATCH))
+            scenes.append(sampling.split_scene(rgb, truth, PATCH))
         except files.InputError as error:
             raise files.InputError(f"{gt}: {error}") from error
     return scenes, labels

@@ -19,7 +19,7 @@ def compressed(rgb: np.ndarray, quality: int) -> np.ndarray:
 
 
 def blurred(rgb: np.ndarray, radius: float) -> np.ndarray:
-    """Give an image as a softer lens takes it: blurred by a Gaussian's deviation."""
+    """Give an image as a softer lens takes it: blurred by a Gaussian of this radius."""
     return np.array(Image.fromarray(rgb).filter(ImageFilter.GaussianBlur(radius)))
 
 

@@ -1,6 +1,7 @@
 """The command line: one-line errors and warnings, exit codes, signals, quiet libraries.
 
-Only train.py, predict.py and the benchmarks import this: nothing here serves a library.
+Only train.py, predict.py, options.py and the benchmarks import this: nothing here
+serves a library.
 """
 
 import argparse

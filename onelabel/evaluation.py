@@ -32,9 +32,9 @@ def logits_inside(model: FCNN, rgb: np.ndarray, block: Block) -> np.ndarray:
 def evaluate(model: FCNN, scenes: Sequence[Scene]) -> tuple[float, Scores]:
     """Give the loss and the scores of the held-out blocks."""
     logit = pooled(logits_inside(model, s.rgb, s.block) for s in scenes)  # (N,)
-    answer = held_out_truth(scenes)
-    loss = scores.segmentation_loss(torch.tensor(logit), torch.tensor(answer))
-    return loss.item(), scores.scores(logit > 0, answer)
+    truth = held_out_truth(scenes)
+    loss = scores.segmentation_loss(torch.tensor(logit), torch.tensor(truth))
+    return loss.item(), scores.scores(logit > 0, truth)
 
 
 def pooled(pictures: Iterable[np.ndarray]) -> np.ndarray:
@@ -58,11 +58,11 @@ def scores_when_changed(
     model: FCNN, looks: light.Looks, scenes: Sequence[Scene]
 ) -> dict[str, Scores]:
     """Give the held-out scores under each change that an image may undergo."""
-    answer = held_out_truth(scenes)
+    truth = held_out_truth(scenes)
     table = {}
     for name, change in CHANGES.items():
         masks = (_segment_changed(model, looks, scene, change) for scene in scenes)
-        table[name] = scores.scores(pooled(masks), answer)
+        table[name] = scores.scores(pooled(masks), truth)
     return table
 
 
@@ -82,12 +82,12 @@ def scores_of_constant(scenes: Sequence[Scene]) -> tuple[int, Scores]:
 
     Its loss is that of a constant logit, the log-odds of the classes in the images.
     """
-    truth, answer = pooled(scene.truth for scene in scenes), held_out_truth(scenes)
-    odds = (truth == 1).sum() / (truth == 0).sum()
-    logit = torch.full(answer.shape, float(odds)).log()
-    loss = scores.segmentation_loss(logit, torch.tensor(answer)).item()
+    whole, held_out = pooled(scene.truth for scene in scenes), held_out_truth(scenes)
+    odds = (whole == 1).sum() / (whole == 0).sum()
+    logit = torch.full(held_out.shape, float(odds)).log()
+    loss = scores.segmentation_loss(logit, torch.tensor(held_out)).item()
     larger = int(odds > 1)
-    always = scores.scores(np.full_like(answer, larger), answer)
+    always = scores.scores(np.full_like(held_out, larger), held_out)
     return larger, {"loss": loss, **always}
 
 
@@ -98,7 +98,7 @@ def expected_iou(held_out: float) -> list[float]:
     """
     odds = np.log(held_out) - np.log1p(-held_out)
     shifts = SHORTFALL + np.multiply(SPREAD, [0, 1, -1])
-    return (1 / (1 + np.exp(shifts - odds))).tolist()
+    return segutils.sigmoid(odds - shifts).tolist()
 
 
 def describe_scores(

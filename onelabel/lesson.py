@@ -90,8 +90,8 @@ def self_labelled(model: FCNN, scenes: Sequence[Scene]) -> list[Scene]:
     """Label what is not labelled, where a network is sure of it."""
     predictor, labelled = Predictor(model), []
     for scene in scenes:
-        answer = sure_classes(predictor.logits(scene.rgb))
-        truth = np.where(scene.truth == UNLABELLED, answer, scene.truth)
+        sure = sure_classes(predictor.logits(scene.rgb))
+        truth = np.where(scene.truth == UNLABELLED, sure, scene.truth)
         if (truth != UNLABELLED).any():
             labelled.append(scene._replace(truth=truth))
     return labelled

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
+from onelabel.changes import as_bytes
 from onelabel.image import InMemory
 from segutils import FCNN, MAX_SIDE, Piece, Predictor, made_even
 
@@ -225,7 +226,7 @@ def as_in_training(rgb: np.ndarray, looks: Looks, light: Light) -> np.ndarray:
     """Give pixels in a light as they would be in the training image's: uint8."""
     level, spread = map(np.array, light)
     values = (rgb - looks["colour"] * (level - spread)) / spread
-    return values.round().clip(0, 255).astype(np.uint8)
+    return as_bytes(values)
 
 
 def in_words(light: Light) -> str:

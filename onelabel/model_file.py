@@ -142,7 +142,7 @@ def _checked(content: Mapping[str, Any], digest: str) -> Trained:
     if channels is not None:
         counts = [type(band) is int and band > 0 for band in channels]
         _require(isinstance(channels, list) and counts == [True] * 3, "bands")
-    _require(_answers_are_finite(model.eval()), "finite answers")
+    _require(_outputs_are_finite(model.eval()), "finite outputs")
     return Trained(
         model, looks, (dark, bright), scale, channels, content["facts"], digest
     )
@@ -154,8 +154,8 @@ def _require(is_so: Any, what: str) -> None:
 
 
 @torch.no_grad()
-def _answers_are_finite(model: FCNN) -> bool:
-    """Tell whether the network works: without NaN, overflow, or a deviation of 0."""
+def _outputs_are_finite(model: FCNN) -> bool:
+    """Tell whether the network works: no NaN, overflow, or standard deviation of 0."""
     black_and_white = torch.zeros((1, 16, 16, 3), dtype=torch.uint8)
     black_and_white[:, 8:] = 255
     weights_are_finite = all(w.isfinite().all() for w in model.state_dict().values())

@@ -56,9 +56,9 @@ def _model(trained: Trained) -> "ModelProto":
     layers = _layers(trained.model)
     side, number = MAX_SIDE, TensorProto.FLOAT
     image = helper.make_tensor_value_info("image", number, [1, 3, side, side])
-    answer = helper.make_tensor_value_info(layers.last, number, [1, 1, side, side])
+    output = helper.make_tensor_value_info(layers.last, number, [1, 1, side, side])
     graph = helper.make_graph(
-        layers.nodes, "onelabel", [image], [answer], layers.constants
+        layers.nodes, "onelabel", [image], [output], layers.constants
     )
     opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)

@@ -120,7 +120,7 @@ class Raster(Image):
 
 
 class Chunks(Image):
-    """A Zarr array or OME-Zarr image; the first of each time and depth."""
+    """A Zarr array or OME-Zarr image, at its first time and depth."""
 
     in_any_order = in_squares = True
 

@@ -164,7 +164,7 @@ def damaged(path, how):
         ("other", "is not a model file of this version"),
         ("network", NOT_THIS),
         ("no weights", NOT_THIS),
-        ("nan", "no finite answers"),
+        ("nan", "no finite outputs"),
         ("colours one", NOT_THIS),
         ("colours alike", NOT_THIS),
         ("colours large", NOT_THIS),
