@@ -40,6 +40,7 @@ import report  # noqa: E402
 import segutils  # noqa: E402 - from the folder above
 import train  # noqa: E402
 from onelabel import (  # noqa: E402
+    console,
     labelled,
     model_file,
     pictures,
@@ -417,4 +418,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(console.run(main))
