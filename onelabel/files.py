@@ -191,6 +191,12 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def error_line(error: BaseException) -> str:
+    """Say what went wrong in one line; of a defect, with the kind of error."""
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    return f"error: {kind}{one_line(error)}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether memory ran out: PyTorch raises a RuntimeError, in several words."""
     words = [

@@ -23,7 +23,7 @@ from onelabel.files import (
     cannot_be_written,
     check_files,
     counted,
-    one_line,
+    error_line,
 )
 from onelabel.image import spread
 from onelabel.lesson import Lesson, has_both_classes
@@ -33,7 +33,7 @@ from onelabel.resources import is_large
 from onelabel.store import Store
 from onelabel.strokes import read_labels
 from onelabel.truth import BLACK_AND_WHITE, UNLABELLED
-from segutils import FCNN, Predictor
+from segutils import FCNN, Block, Predictor
 
 
 if TYPE_CHECKING:
@@ -70,9 +70,10 @@ class Session:
         self.problem = ""  # said until it is over
         self.switching = threading.Lock()
         self.is_eager = False  # whether each stroke begins a training
-        self.lesson = Lesson(new_model, trainer, self._take_network, self._tell)
+        self.lesson = Lesson(new_model, trainer, self._take_network, self._fail)
         self.wanted: tuple[Photo, Predictor] | None = None
         self.due = threading.Condition()
+        self.is_closed = False
         threading.Thread(target=self._preview, daemon=True).start()
 
     # -------------------------------------------------------------- images
@@ -80,11 +81,10 @@ class Session:
     def open(self, path: PathLike) -> None:
         """Show an image, with the strokes that it has; it joins those to learn from."""
         photo = self._add(path)
-        red, green, blue = self.painter.colours[1]
         layers: dict[str, Any] = {"image": photo.picture}
         if photo.start is not None:
             layers["start"] = photo.start_layer
-        layers["mask"] = partial(photo.mask_layer, (red, green, blue))
+        layers["mask"] = partial(self._mask_layer, photo)
         layers["unsure"] = photo.doubt_layer
         with self.switching:
             self.photo, self.turn, self.problem = photo, 0, photo.problem
@@ -92,10 +92,19 @@ class Session:
         self._tell()
         self._want()
 
+    def _mask_layer(self, photo: Photo, block: Block, step: int) -> np.ndarray:
+        """Draw a photo's mask in the colour that the painter has now."""
+        red, green, blue = self.painter.colours[1]
+        return photo.mask_layer((red, green, blue), block, step)
+
     def add(self, paths: Iterable[PathLike]) -> None:
         """Learn from images that have strokes already, without showing them."""
-        for path in paths:
-            if Path(path).name in read_labels(Path(path).with_name(KEPT)):
+        kept: dict[Path, set[str]] = {}  # the images of each file that have strokes
+        for path in map(Path, paths):
+            file = path.with_name(KEPT)
+            if file not in kept:
+                kept[file] = set(read_labels(file))
+            if path.name in kept[file]:
                 self._add(path)
 
     def _add(self, path: PathLike) -> Photo:
@@ -107,8 +116,9 @@ class Session:
 
     def start_from(self, path: PathLike | None) -> None:
         """Correct an older ground truth or mask of the image shown."""
-        self.photo.start_from(path)
-        self._keep()
+        with self.switching:
+            self.photo.start_from(path)
+            self._keep()
         self.open(self.photo.path)
 
     def strokes_changed(self) -> None:
@@ -127,11 +137,19 @@ class Session:
         except InputError as error:
             self.problem = f"NOT KEPT: {error}."
 
+    def close(self) -> None:
+        """End all that goes on in the background, and take the painter away."""
+        self.lesson.close()
+        with self.due:
+            self.is_closed = True
+            self.due.notify()
+        self.painter.close()
+
     # -------------------------------------------------------------- the network
 
     def train(self) -> None:
         """Learn what is labelled, in the background, and show the mask as it grows."""
-        photos = self.photos.values()
+        photos = list(self.photos.values())
         scenes = [scene for photo in photos for scene in photo.scenes()]
         if not has_both_classes(scenes):
             self.lesson.teach([])
@@ -152,16 +170,21 @@ class Session:
         self._want()
         self._tell()
 
-    def _tell(self, problem: str = "") -> None:
+    def _fail(self, problem: str) -> None:
+        """Say what went wrong, until there is another mask."""
+        self.told = problem
+        self._tell()
+
+    def _tell(self) -> None:
         """Say how much is labelled, and what the mask knows; or what went wrong."""
         shares = zip(self.photo.shares(), self.painter.names, strict=True)
         labelled = ", ".join(f"{100 * share:.2g}% {name}" for share, name in shares)
         text = f"{self._count()}; labelled here: {labelled}. {self.problem}"
-        self.painter.status = f"{text} {problem or self.told} {ADVICE}"
+        self.painter.status = f"{text} {self.told} {ADVICE}"
 
     def _count(self) -> str:
         """Say how many strokes all images have."""
-        counts = [len(photo.strokes) for photo in self.photos.values()]
+        counts = [len(photo.strokes) for photo in list(self.photos.values())]
         return counted(sum(counts), "stroke") + (
             f" on {counted(len(counts), 'image')}" if len(counts) > 1 else ""
         )
@@ -176,16 +199,17 @@ class Session:
                 self.due.notify()
 
     def _preview(self) -> None:
-        """Segment what is wanted, for ever."""
+        """Segment what is wanted, until the session is closed."""
         while True:
             with self.due:
-                self.due.wait_for(lambda: self.wanted is not None)
+                self.due.wait_for(lambda: self.wanted or self.is_closed)
                 wanted, self.wanted = self.wanted, None
-            assert wanted is not None
+            if wanted is None:
+                return
             try:
                 self._segment(*wanted)
             except Exception as error:  # whatever it is, the page must show it
-                self._tell(one_line(error))
+                self._fail(error_line(error))
 
     def _segment(self, photo: Photo, predictor: Predictor) -> None:
         """Segment an image, the part in view first, until another is wanted."""
@@ -250,17 +274,18 @@ class Session:
         list of Path
             The files; the ground truth is the last one.
         """
-        photo, labels = self.photo, self.photo.labels
+        photo, labels, network = self.photo, self.photo.labels, self.model
         if (labels == UNLABELLED).all():
             raise InputError("nothing is painted on this image yet")
         if whole:
             self._require_network()
         truth, mask, overlay, model = self._outputs(Path(folder))
         written = []
-        if self.model is not None:
+        if network is not None:
+            predictor = Predictor(network)
             whole_mask = np.empty(photo.shape, np.uint8)
             store = Store(whole_mask)
-            pipeline.fill(store, photo.image, Predictor(self.model))
+            pipeline.fill(store, photo.image, predictor)
             place = photo.image.place
             writing.write_mask(mask, store, BLACK_AND_WHITE, place)
             rows = drawing.overlay_rows(
@@ -269,10 +294,10 @@ class Session:
             writing.write_rows(overlay, rows, photo.shape, place=place)
             if whole:
                 labels = np.where(labels == UNLABELLED, whole_mask, labels)
-            photos, predictor = self.photos.values(), Predictor(self.model)
+            photos = list(self.photos.values())
             described = [s for one in photos for s in one.described(predictor)]
-            looks = describe(self.model, described)
-            weights, scale = self.model.state_dict(), photo.image.scale
+            looks = describe(network, described)
+            weights, scale = network.state_dict(), photo.image.scale
             model_file.save(model, weights, looks, BLACK_AND_WHITE, scale)
             written = [mask, overlay, model]
         writing.write_mask(truth, Store(labels), BLACK_AND_WHITE)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from onelabel.files import one_line
+from onelabel.files import error_line
 from onelabel.image import Image, grid, spread
 from onelabel.sampling import NOWHERE, Scene, scene_of, sheet_weights
 from onelabel.truth import UNLABELLED
@@ -166,7 +166,11 @@ class Lesson:
             try:
                 self.learn(scenes, others, told)
             except Exception as error:  # whatever it is, the page must show it
-                self.on_problem(one_line(error))
+                self.on_problem(error_line(error))
+
+    def close(self) -> None:
+        """Break off what is at work, and take nothing more."""
+        self.thread.shutdown(wait=False)
 
     def learn(
         self, scenes: Sequence[Scene], others: Sequence[Scene], told: Any
@@ -211,4 +215,8 @@ class Lesson:
         return begun
 
     def _is_broken_off(self) -> bool:
-        return self.waiting is not None or not threading.main_thread().is_alive()
+        try:
+            self.thread.submit(int)  # does nothing
+        except RuntimeError:  # it is closed: the program ends
+            return True
+        return self.waiting is not None

@@ -17,10 +17,14 @@
 
 const NONE = 255; // the label of pixels without one; the eraser's
 const HEIGHT = 560; // of the canvas, in CSS pixels
-const MOST = 200; // pixels of the screen, the largest brush
+const MOST = 200; // the largest brush, in pixels of the screen
+const LARGEST = 10_000; // the largest radius, in pixels of the image, as in strokes.py
 const PATIENCE = 10_000; // ms until an answer is taken to be late or lost
 const FAR = 2 ** 30; // beyond any image
-const CLOSEST = 64; // pixels of the screen, a pixel of the image at most
+const CLOSEST = 64; // pixels of the screen to a pixel of the image, at most
+const BASE = ["image", "start"]; // the layers that are always shown
+const LATE = "NOT KEPT so far: Python does not answer. If the kernel was restarted, " +
+  "run all cells again.";
 
 const clamp = (value, least, most) => Math.min(Math.max(value, least), most);
 // crypto.randomUUID is missing on pages that come by plain http from another machine.
@@ -186,7 +190,11 @@ class Shared {
   }
 
   tell(message) {
-    this.model.send({ ...message, page: this.page, picture: this.picture });
+    try {
+      this.model.send({ ...message, page: this.page, picture: this.picture });
+    } catch (error) {
+      console.warn(error); // the kernel was restarted; `warn` says so
+    }
   }
 
   hear(message, buffers) {
@@ -199,7 +207,9 @@ class Shared {
 
   begin({ page, picture, shape, layers, strokes, place }) {
     if (page !== null && page !== this.page) return;
+    if (picture === this.picture) return; // it has begun already
     Object.assign(this, { picture, shape, layers, place, kept: strokes, strokes });
+    this.late = false;
     this.queue = [];
     this.undone = [];
     for (const view of this.views) view.begin();
@@ -226,16 +236,15 @@ class Shared {
 
   change(action) {
     this.queue.push(action);
-    setTimeout(() => this.queue.includes(action) && this.warn(), PATIENCE);
-    this.tell(action);
+    setTimeout(() => this.queue.includes(action) && this.warn(true), PATIENCE);
     this.update();
+    this.tell(action);
   }
 
-  /** Python may be busy, or gone. */
-  warn() {
-    const what = "NOT KEPT so far: Python does not answer.";
-    const text = `${what} If its kernel is new, run all cells again.`;
-    for (const view of this.views) view.status.textContent = text;
+  /** Say that Python is busy or gone, or no more. */
+  warn(late) {
+    this.late = late;
+    for (const view of this.views) view.report();
   }
 
   /** Python has changed its strokes, for this page or another. */
@@ -245,6 +254,7 @@ class Shared {
       const id = (action) => action.stroke?.id ?? action.id;
       const same = (mine) => id(mine) === id(message) && !mine.stroke === !message.stroke;
       this.queue.splice(0, this.queue.findIndex(same) + 1);
+      if (!this.queue.length) this.warn(false);
     }
     this.update();
   }
@@ -289,9 +299,9 @@ class Toolbar {
     this.view = view;
     const { shared } = view;
     this.swatches = [0, 1].map(() => make("span", { className: "swatch" }));
-    this.classes = [0, 1].map((label) => button("", "", () => view.take(label)));
+    this.classes = [0, 1].map((label) => button("", "", () => view.set({ tool: label })));
     const erase = "Remove labels (X, or the right button)";
-    this.eraser = button("Eraser", erase, () => view.take(NONE));
+    this.eraser = button("Eraser", erase, () => view.set({ tool: NONE }));
     const size = "Size of the brush or the eraser, in pixels of the screen ([ and ])";
     this.size = slider(size, 1, MOST, (value) => view.resize(value));
     this.sizeText = make("output");
@@ -300,9 +310,9 @@ class Toolbar {
     this.fit = button("Fit", "Show the whole image (0)", () => view.fit());
     this.overlays = make("span", { className: "group" });
     const opacity = "Opacity of labels and overlays";
-    this.opacity = slider(opacity, 0, 100, (value) => view.fade(value / 100));
+    this.opacity = slider(opacity, 0, 100, (value) => view.set({ opacity: value / 100 }));
     const hide = "Hide or show labels and overlays (H)";
-    this.hide = button("Hide", hide, () => view.hide(!view.hidden));
+    this.hide = button("Hide", hide, () => view.set({ hidden: !view.hidden }));
     const keys = KEYS.map(([key, does]) => make("div", {}, make("b", {}, key), does));
     this.keys = make("div", { className: "keys", hidden: true }, ...keys);
     this.help = button("?", "Show the keys", () => (this.keys.hidden = !this.keys.hidden));
@@ -356,8 +366,8 @@ const STYLE = `
 .onelabel-painter:focus-within .stage { border-color: var(--jp-brand-color1, #1976d2); }
 .onelabel-painter .tools { display: flex; flex-wrap: wrap; gap: 4px 14px;
   padding: 2px 0 6px; }
-.onelabel-painter .group { display: inline-flex; align-items: center; gap: 4px; }
-.onelabel-painter label { display: inline-flex; align-items: center; gap: 4px; }
+.onelabel-painter .group, .onelabel-painter label { display: inline-flex;
+  align-items: center; gap: 4px; }
 .onelabel-painter button { font: inherit; color: inherit; padding: 2px 8px; cursor: pointer;
   border: 1px solid var(--jp-border-color1, #bbb); border-radius: 3px;
   background: var(--jp-layout-color2, #eee); }
@@ -454,7 +464,7 @@ class View {
   // -- what is shown --
 
   overlays() {
-    return this.shared.layers.filter((name) => name !== "image" && name !== "start");
+    return this.shared.layers.filter((name) => !BASE.includes(name));
   }
 
   /** Show another image. */
@@ -482,6 +492,7 @@ class View {
   }
 
   fit() {
+    if (!this.shared.picture) return;
     const [bottom, right] = this.shared.shape;
     this.go({ top: 0, left: 0, bottom, right });
   }
@@ -556,7 +567,7 @@ class View {
   // -- layers --
 
   hear(message, buffers) {
-    if (message.kind === "go") this.go(message.place);
+    if (message.kind === "go" && !this.gesture) this.go(message.place);
     if (message.kind === "changed") this.forget(message.layers);
     if (message.view !== this.id) return;
     if (message.kind === "layer") this.receive(message, buffers[0]);
@@ -575,8 +586,7 @@ class View {
   }
 
   wants(name) {
-    if (name === "image" || name === "start") return true;
-    return this.chosen.has(name) && !this.hidden;
+    return BASE.includes(name) || (this.chosen.has(name) && !this.hidden);
   }
 
   /** Ask for what is missing, one question at a time. */
@@ -747,8 +757,9 @@ class View {
 
   // -- tools --
 
-  take(tool) {
-    this.tool = tool;
+  /** Change the tool, the opacity, or whether labels are hidden. */
+  set(values) {
+    Object.assign(this, values);
     this.toolbar.update();
     this.plan();
   }
@@ -759,22 +770,11 @@ class View {
 
   /** The radius in the image of a brush whose size is one of the screen. */
   radiusOf(tool) {
-    return Math.max(Math.round((this.sizeOf(tool) / this.zoom - 1) / 2), 0);
+    return clamp(Math.round((this.sizeOf(tool) / this.zoom - 1) / 2), 0, LARGEST);
   }
 
   resize(size) {
     this[this.tool === NONE ? "eraser" : "brush"] = clamp(Math.round(size), 1, MOST);
-    this.toolbar.update();
-    this.plan();
-  }
-
-  fade(opacity) {
-    this.opacity = opacity;
-    this.plan();
-  }
-
-  hide(hidden) {
-    this.hidden = hidden;
     this.toolbar.update();
     this.plan();
   }
@@ -786,7 +786,7 @@ class View {
   }
 
   report() {
-    this.status.textContent = this.shared.model.get("status");
+    this.status.textContent = this.shared.late ? LATE : this.shared.model.get("status");
   }
 
   recolour() {
@@ -809,7 +809,9 @@ class View {
     const inTools = event.target !== this.root;
     // Space and Enter press a button, as everywhere.
     if (inTools && (event.key === " " || event.key === "Enter")) return;
-    const key = event.key.toLowerCase(), size = this.sizeOf(this.tool);
+    // Of other alphabets, the key's place tells.
+    const name = /^[ -~]/.test(event.key) ? event.key : event.code.replace("Key", "");
+    const key = name.toLowerCase(), size = this.sizeOf(this.tool);
     const smaller = Math.min(size - 1, size / 1.25);
     const larger = Math.max(size + 1, size * 1.25);
     const withControl = {
@@ -817,12 +819,13 @@ class View {
       y: () => this.shared.redo(),
     };
     const plain = {
-      1: () => this.take(0), 2: () => this.take(1), x: () => this.take(NONE),
+      1: () => this.set({ tool: 0 }), 2: () => this.set({ tool: 1 }),
+      x: () => this.set({ tool: NONE }),
       "[": () => this.resize(smaller), "]": () => this.resize(larger),
-      h: () => this.hide(!this.hidden), 0: () => this.fit(),
+      h: () => this.set({ hidden: !this.hidden }), 0: () => this.fit(),
       "+": () => this.zoomBy(1.25), "=": () => this.zoomBy(1.25),
       "-": () => this.zoomBy(0.8), " ": () => this.hold(true),
-      enter: () => this.shared.tell({ kind: "enter" }),
+      enter: () => event.repeat || this.shared.tell({ kind: "enter" }),
     };
     // Where [ is made by AltGr, that may read as Ctrl and Alt.
     const control = (event.ctrlKey || event.metaKey) && !event.altKey;
@@ -834,6 +837,7 @@ class View {
 
   /** Zoom at the cursor; a page that the painter has no focus of is scrolled. */
   wheel(event) {
+    if (!this.shared.picture) return;
     if (!event.ctrlKey && !this.root.contains(document.activeElement)) return;
     this.use(event);
     const pixels = event.deltaY * [1, 16, 400][event.deltaMode];
@@ -867,7 +871,7 @@ class View {
 
   start(label) {
     this.gesture = "paint";
-    this.hide(false); // nobody paints blindly
+    this.set({ hidden: false }); // nobody paints blindly
     this.drawn = 0;
     this.stroke = { id: unique(), label, radius: this.radiusOf(label), points: [] };
   }

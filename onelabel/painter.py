@@ -16,7 +16,7 @@ import numpy as np
 import traitlets
 from PIL import Image
 
-from onelabel.files import InputError, one_line
+from onelabel.files import InputError, error_line
 from onelabel.strokes import Stroke, as_stroke, is_inside
 from segutils import Block
 
@@ -31,8 +31,9 @@ Message = dict[str, Any]
 class Painter(anywidget.AnyWidget):
     """A picture to paint on, with its tools; `show` gives it an image.
 
-    The page's messages come in a thread of their own, also while a cell runs; the calls
-    of `on_strokes` and `on_enter` and the layers are called there.
+    Where JupyterLab has subshells, the page's messages come in a thread of their own,
+    also while a cell runs; elsewhere between two cells. The calls of `on_strokes` and
+    `on_enter` and the layers are called there.
     """
 
     _esm = Path(__file__).with_name("painter.js")
@@ -142,8 +143,7 @@ class Painter(anywidget.AnyWidget):
         try:
             call(*values)
         except Exception as error:
-            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-            self.status = f"error: {kind}{one_line(error)}"
+            self.status = error_line(error)
 
     def _call(self, calls: Iterable[Callable[[], object]]) -> None:
         for call in calls:
@@ -157,7 +157,7 @@ class Painter(anywidget.AnyWidget):
         stroke = as_stroke(message["stroke"])
         with self._lock:
             if message["picture"] != self._picture or self._shape is None:
-                return  # painted on an image that is gone
+                raise _too_late()
             if not is_inside(stroke, self._shape):
                 return
             if all(stroke.id != other.id for other in self._strokes):
@@ -169,7 +169,7 @@ class Painter(anywidget.AnyWidget):
         gone = message["id"]
         with self._lock:
             if message["picture"] != self._picture:
-                return
+                raise _too_late()
             self._strokes = [stroke for stroke in self._strokes if stroke.id != gone]
             self._tell("removed", id=gone, page=message["page"])
         self._call(self._stroke_calls)
@@ -204,6 +204,12 @@ class Painter(anywidget.AnyWidget):
             )
         labels = pixels.ndim == 2
         self.send(reply | {"kind": "layer", "labels": labels}, [_png(pixels)])
+
+
+def _too_late() -> InputError:
+    return InputError(
+        "a stroke was NOT KEPT: another image was being opened (paint it again)"
+    )
 
 
 def _as_block(window: Message) -> Block:

@@ -9,7 +9,7 @@ import numpy as np
 
 from onelabel import depth
 from onelabel.files import InputError, PathLike
-from onelabel.image import Image, InMemory, grid, hold, spread, strips
+from onelabel.image import STRIP, Image, InMemory, grid, hold, spread
 from onelabel.labelled import MIN_SIDE
 from onelabel.lesson import PATCH, Pixels, labelled_parts, spread_parts
 from onelabel.pipeline import read_with_halo
@@ -73,19 +73,20 @@ class Photo:
         self.parts: Pixels = {}
         self.probability = np.zeros(image.shape, np.uint8)  # of class 1, times 255
         self.step = max(1, round((image.shape[0] * image.shape[1] / OVERVIEW) ** 0.5))
-        self.overview = self._shrunk()
+        self.overview = self._every(self.step, Block(0, 0, *self.shape))
         self.strokes: list[Stroke] = []
         self.start: np.ndarray | None = None
         self.start_path: str | None = None
         self.read()
 
-    def _shrunk(self) -> np.ndarray:
-        """Read every few rows and columns of the image."""
-        rows = []
-        for strip in strips(self.shape):
-            first = -strip.top % self.step
+    def _every(self, step: int, block: Block) -> np.ndarray:
+        """Read every few rows and columns of a block, a strip at a time."""
+        rows, high = [], step * max(1, STRIP // step)
+        for top in range(block.top, block.bottom, high):
+            bottom = min(top + high, block.bottom)
+            strip = Block(top, block.left, bottom, block.right)
             pixels = np.ma.getdata(self.image.read(strip))
-            rows.append(pixels[first :: self.step, :: self.step])
+            rows.append(pixels[::step, ::step].copy())  # or all of it would stay
         return np.concatenate(rows)
 
     # -------------------------------------------------------------- labels
@@ -222,7 +223,7 @@ class Photo:
     def picture(self, block: Block, step: int) -> np.ndarray:
         """Give every `step`-th pixel of a block: (h, w, 3) uint8."""
         if step < self.step:
-            return np.ma.getdata(self.image.read(block))[::step, ::step]
+            return self._every(step, block)
         rows = np.arange(block.top, block.bottom, step) // self.step
         cols = np.arange(block.left, block.right, step) // self.step
         last_row, last_col = np.subtract(self.overview.shape[:2], 1)

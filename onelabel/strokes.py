@@ -28,7 +28,7 @@ class Stroke(NamedTuple):
 
     id: str
     label: int  # 0 or 1; `UNLABELLED` is the eraser's
-    radius: int  # the brush covers 2 * radius + 1 pixels
+    radius: int  # the brush is 2 * radius + 1 pixels across
     points: tuple[Point, ...]
 
 
@@ -112,9 +112,8 @@ def draw(labels: np.ndarray, strokes: Iterable[Stroke]) -> np.ndarray:
         x, y = _steps(stroke.points)
         for first in range(0, len(x), RUN):
             run = slice(first, first + RUN)
-            box, covered = _cover(x[run], y[run], stroke.radius)
-            seen = box.common(whole)
-            labels[seen.slices][covered[seen.within(box)]] = stroke.label
+            seen, covered = _cover(x[run], y[run], stroke.radius, whole)
+            labels[seen.slices][covered] = stroke.label
     return labels
 
 
@@ -135,21 +134,30 @@ def _line(first: Point, last: Point) -> tuple[np.ndarray, np.ndarray]:
     return first[0] + along_x, first[1] + along_y
 
 
-def _cover(x: np.ndarray, y: np.ndarray, radius: int) -> tuple[Block, np.ndarray]:
-    """Say which pixels a brush covers that stands on some: a box, and (h, w) bool."""
+def _cover(
+    x: np.ndarray, y: np.ndarray, radius: int, whole: Block
+) -> tuple[Block, np.ndarray]:
+    """Say which pixels of an image a brush covers that stands on some.
+
+    Gives the part of the image where these are, and which they are, (h, w) bool.
+    """
     left, right = int(x.min()) - radius, int(x.max()) + radius + 1
     top, bottom = int(y.min()) - radius, int(y.max()) + radius + 1
-    height, width = bottom - top, right - left + 1  # a column more, where spans end
+    seen = Block(top, left, bottom, right).common(whole)
+    height, width = seen.bottom - seen.top, seen.right - seen.left
     rise = np.arange(-radius, radius + 1)
     reach = np.sqrt(radius**2 + radius - rise**2).astype(np.int64)  # of each brush row
     # Each of the brush's rows is a span, which begins and ends somewhere: (N, rows).
-    begins = (y[:, None] + rise - top) * width + x[:, None] - reach - left
-    ends = begins + 2 * reach + 1
-    cells = height * width
-    change = np.bincount(begins.ravel(), minlength=cells)
-    change -= np.bincount(ends.ravel(), minlength=cells)
-    covered = change.reshape(height, width).cumsum(1)[:, :-1] > 0
-    return Block(top, left, bottom, right), covered
+    rows = y[:, None] + rise - seen.top
+    inside = (rows >= 0) & (rows < height)
+    ends = (x[:, None] + side - seen.left for side in (-reach, reach + 1))
+    cells = height * (width + 1)  # a column more, where spans end
+    begun, ended = (
+        np.bincount((rows * (width + 1) + at.clip(0, width))[inside], minlength=cells)
+        for at in ends
+    )
+    begun -= ended
+    return seen, begun.reshape(height, width + 1).cumsum(1)[:, :-1] > 0
 
 
 def box(stroke: Stroke) -> Block:

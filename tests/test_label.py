@@ -38,7 +38,9 @@ def test_paint_train_save_and_come_back(page, server, checkout, kept):
     painting.keys("Enter")
     page.get_by_text(re.compile("knows 2 strokes")).first.wait_for()
     painting.settle()
-    page.evaluate("() => window.onelabelPainters[0].shared.warn()")  # if it were late
+    page.evaluate(
+        "() => window.onelabelPainters[0].shared.warn(true)"
+    )  # if it were late
     page.get_by_text("NOT KEPT so far").wait_for()
     press(page, "Where next?")
     press(page, "Save")
@@ -62,6 +64,19 @@ def test_training_alone_says_what_is_missing(page, server, checkout, kept):
     page.get_by_text("paint both classes").first.wait_for()
     press(page, "Which next?")
     page.get_by_text("error: no network yet").wait_for()
+
+
+def test_images_are_opened_and_listed(page, server, checkout, kept):
+    open_and_run(page, server, "label")
+    for name in ("data/new/rgb.png", "data"):
+        page.get_by_label("image or folder", exact=True).fill(name)
+        press(page, "Open")
+        shown = page.get_by_label("shown", exact=True)
+        shown.locator("option", has_text=name).first.wait_for(state="attached")
+    page.wait_for_timeout(500)
+    assert page.get_by_text(re.compile("^error: ")).all_inner_texts() == []
+    listed = shown.locator("option").all_inner_texts()
+    assert {"data/rgb.png", "data/new/rgb.png", "data/gt.png"} <= set(listed)
 
 
 def test_an_old_truth_is_corrected(page, server, checkout, kept):

@@ -86,7 +86,10 @@ def test_strokes_outside_and_on_an_earlier_image_are_ignored(heard):
     kept = heard.painter.strokes
     assert heard.show(*kept) == 2
     assert not heard.say("add", picture=1, stroke=stroke("b")._asdict())
+    assert "NOT KEPT" in heard.painter.status
+    heard.painter.status = ""
     assert not heard.say("remove", picture=1, id="a")
+    assert "NOT KEPT" in heard.painter.status
     assert heard.painter.strokes == kept
 
 

@@ -221,7 +221,7 @@ def test_painter_survives_being_out_of_view(page, server, checkout, notebook, se
     painting.check(1)
     painting.drag((600, 300), (300, 500))
     painting.check(2)
-    painting.ask("fade(1)")
+    painting.ask("set({ opacity: 1 })")
     assert painting.colour((300, 300)) == painting.colour((600, 300)) == "230,97,0"
 
 
@@ -244,7 +244,7 @@ def test_keys_and_wheel_are_the_painters_with_focus_alone(painting):
     page.wait_for_function(f"before => {SCROLLED} < before", arg=scrolled)
     assert painting.ask("zoom") == zoom
     painting.drag((300, 300), (600, 500))
-    painting.ask("fade(1)")
+    painting.ask("set({ opacity: 1 })")
     assert painting.colour((300, 300)) == "230,97,0"
     painting.keys("h")
     assert painting.colour((300, 300)) != "230,97,0"
@@ -285,7 +285,7 @@ def test_python_leads_the_page(painting):
     run(f"{start}; painter.refresh('start')")
     painting.wait("labels()[0] === 0")
     painting.check(1)
-    painting.ask("fade(1)")
+    painting.ask("set({ opacity: 1 })")
     run("mask[:] = 1; painter.colours = [[9, 8, 7], [1, 2, 3]]")
     run("start = np.full((300, 200), 255, np.uint8); np.save('start.npy', start)")
     run("painter.show((300, 200), [], {n: stepped(globals()[n]) for n in layers})")
