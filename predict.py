@@ -21,6 +21,7 @@ python predict.py --verify new.png
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -48,7 +49,14 @@ from onelabel.options import beside, keeps_logits, parse_args, singles
 from onelabel.reading import MAX_PIXELS, open_image
 from onelabel.resources import check_resources, is_large
 from onelabel.store import Store, store_beside
-from onelabel.truth import UNLABELLED, Colour, Colours, open_classes, read_truth_of
+from onelabel.truth import (
+    UNLABELLED,
+    Classes,
+    Colour,
+    Colours,
+    open_classes,
+    read_truth_of,
+)
 from onelabel.verify import compare, describe_findings, middle
 from onelabel.writing import check_outputs, write_mask, write_probabilities, write_rows
 
@@ -82,6 +90,7 @@ class Outcome(NamedTuple):
     light: light.Light
     warning: str | None = None
     scores: dict[str, float] | None = None
+    image: object = None  # its `files.identity` when it was read
 
 
 def row_of(outcome: Outcome) -> dict[str, object]:
@@ -101,7 +110,7 @@ def row_of(outcome: Outcome) -> dict[str, object]:
 
 def report(outcome: Outcome) -> None:
     """Print how much is class 1, a warning, and the scores where there is a truth."""
-    (name, output), counts, number, pixel, its_light, warning, table = outcome
+    (name, output), counts, number, pixel, its_light, warning, table, _ = outcome
     facts = [] if number is None else [files.counted(number, "object")]
     facts += [] if pixel is None else [ground.in_words(counts[1], pixel)]
     facts += [f"light: {light.in_words(its_light)}"] if its_light != light.SAME else []
@@ -151,7 +160,7 @@ def predict(
         write(args, output, image, store, trained.colours, tint)
     pixel = ground.pixel_area(image.place, image.shape)
     unlike = light.warning(trained.looks, its_light, sample) or one_class(counts)
-    return Outcome(job, counts, number, pixel, its_light, unlike, table)
+    return Outcome(job, counts, number, pixel, its_light, unlike, table, before)
 
 
 def check_image(args: argparse.Namespace, image: Image, output: Path) -> None:
@@ -279,7 +288,7 @@ def report_all(
         with tqdm.external_write_mode():
             report(result)
         if journal:
-            journal.add(job, row_of(result))
+            journal.add(job, row_of(result), result.image)
     if failures and is_one:
         raise failures[0]
     for error in failures:
@@ -296,22 +305,36 @@ def measure(args: argparse.Namespace) -> int:
     masks = [] if args.output is None else [args.output]
     check_outputs([args.from_mask], masks, beside(args))
     drawn = open_classes(args.from_mask, args.max_pixels, one_is_enough=True)
-    image, output = drawn.image, Path(args.output or args.from_mask)
-    wanted.check_image(image)
-    key = {"mask": files.identity(args.from_mask), **wanted.cleaning}
-    options = False, is_large(image) or files.is_zarr_name(output), args.overwrite
-    with store_beside(output, image.shape, key, *options) as store:
+    image, place = drawn.image, Path(next(iter(wanted.files.values()), "")).parent
+    with tempfile.TemporaryDirectory(prefix=".", dir=place) as aside:
+        output = Path(args.output or Path(aside, "mask.png"))
+        check_image(args, image, output)
+        counts, number = clean_mask(args, drawn, output)
+    pixel = ground.pixel_area(image.place, image.shape)
+    job = jobs.Job(args.from_mask, Path(args.output or args.from_mask))
+    report(Outcome(job, counts, number, pixel, light.SAME))
+    return 0
+
+
+def clean_mask(
+    args: argparse.Namespace, drawn: Classes, output: Path
+) -> tuple[np.ndarray, int | None]:
+    """Clean a mask, write the files; give the pixels of each class, and the objects."""
+    image, wanted = drawn.image, args.wanted
+    before = files.identity(args.from_mask)
+    on_disk = is_large(image) or files.is_zarr_name(output)
+    options = {"mask": before, **wanted.cleaning}, False, on_disk, args.overwrite
+    with store_beside(output, image.shape, *options) as store:
         for block in tqdm(store.missing(image.blocks()), unit="block", disable=None):
             classes = drawn.of(block)
             store.put(block, classes, classes == UNLABELLED)
+        if files.identity(args.from_mask) != before:
+            raise files.InputError(f"{args.from_mask}: changed while it was read")
         wanted.clean(store, image)
         counts, number = store.counts, wanted.write(store, image.place)
         if args.output:
             write_mask(output, store, drawn.colours, image.place)
-    pixel = ground.pixel_area(image.place, image.shape)
-    job = jobs.Job(args.from_mask, output)
-    report(Outcome(job, counts, number, pixel, light.SAME))
-    return 0
+    return counts, number
 
 
 def check_machine(args: argparse.Namespace) -> int:

@@ -18,7 +18,6 @@ Ctrl-C ends the training and keeps what was learned so far. After a crash or a k
 
 import argparse
 import copy
-import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -208,7 +207,7 @@ def fit(
 def is_finite(epoch: Epoch) -> bool:
     """Tell whether an epoch's losses are numbers: else nothing more can be learned."""
     loss = epoch.training_loss + epoch.held_out_loss
-    if math.isfinite(loss):
+    if np.isfinite(loss):
         return True
     problem = f"epoch {epoch.number}: the loss is {loss}"
     if epoch.number == 1:
@@ -239,7 +238,7 @@ def plan_epochs(
     size = min(scene.patch for scene in scenes)
     area = sum(sampling.training_pixels(s.truth, s.block) for s in scenes)
     steps = max(EPOCH, round(area / (segutils.MAX_PIXELS * ranks)))
-    return size, epochs or math.ceil(STEPS / steps), steps
+    return size, epochs or -(-STEPS // steps), steps  # rounded up
 
 
 def draw_curves(history: Sequence[Epoch], planned: int | None = None) -> Figure:

@@ -145,7 +145,8 @@ def _replace(
             size[kept(strip, store.shape)] = np.inf
         sizes.append(size[1:])
     numbers = components.numbers()
-    is_small = (np.bincount(numbers, np.concatenate(sizes)) < area)[numbers]
+    least = area * (1 - 1e-9)  # square metres may be rounded
+    is_small = (np.bincount(numbers, np.concatenate(sizes)) < least)[numbers]
     for strip in components.strips():
         small = strip.of_labels(is_small)
         if small.any():

@@ -117,6 +117,10 @@ def whole_file(path: PathLike) -> Iterator[Path]:
             os.replace(temporary, target)
     except OSError as error:
         raise cannot_be_written(path, error) from error
+    except UnicodeEncodeError as error:  # by GDAL
+        raise InputError(
+            f"{path}: cannot be written (a name in its path is not UTF-8: rename it)"
+        ) from error
 
 
 def replace_folder(new: Path, path: PathLike) -> None:

@@ -45,42 +45,85 @@ def moved(transform: "Affine", x: Any, y: Any) -> tuple[Any, Any]:
     return a * x + b * y + c, d * x + e * y + f
 
 
-def pixel_area(place: Place | None, shape: tuple[int, int]) -> float | None:
-    """Give the area of a pixel in the image's middle, in square metres.
+def is_map(place: Place | None) -> bool:
+    """Tell whether it is known in which coordinate system an image lies."""
+    return place is not None and bool(place["crs"])
 
-    By the map's own metres or feet where they are right within `NEAR`, or where it is
-    not known where on the earth it lies; else, as in degrees or Web Mercator, by those
-    on the ground. None where there is no map.
+
+def check_points(path: PathLike, place: Place | None) -> None:
+    """Refuse ground control points that no plain map fits, within a pixel."""
+    if not place or "gcps" not in place:
+        return
+    move, points = to_map(place), place["gcps"]
+    corners = np.array([(point.col, point.row) for point in points])
+    found = np.array([(point.x, point.y) for point in points])
+    if np.isfinite(move.determinant) and move.determinant:
+        again = np.stack(moved(~move, *found.T), 1)
+        if np.abs(again - corners).max() <= 1:
+            return
+    raise InputError(
+        f"{path}: the image's ground control points are those of no plain map (warp it "
+        "first, as gdalwarp does)"
+    )
+
+
+def pixel_sides(place: Place | None, shape: tuple[int, int]) -> np.ndarray | None:
+    """Give the sides of a pixel in the image's middle, in metres.
+
+    By the map's own metres or feet where areas by them are right within `NEAR`, or
+    where it is not known where on the earth it lies; else, as in degrees or Web
+    Mercator, by those on the ground. None where there is no map.
+
+    Returns
+    -------
+    ndarray, (2, 2) float64, or None
+        How far it is along a row and along a column, to the right and upwards.
     """
-    if not place or not place["crs"]:
+    if place is None or not is_map(place):
         return None
     crs, move = place["crs"], to_map(place)
     row, col = shape[0] / 2, shape[1] / 2
     corners = [moved(move, *at) for at in ((col, row), (col + 1, row), (col, row + 1))]
-    area = _area_on_ground(crs, corners)
-    if crs.is_projected:
-        drawn = _area(np.array(corners)) * crs.linear_units_factor[1] ** 2
-        if math.isnan(area) or math.isclose(drawn, area, rel_tol=NEAR):
-            area = drawn
-    return float(area) if 0 < area < math.inf else None
+    sides = _sides_on_ground(crs, corners)
+    if crs.is_projected and np.isfinite(corners).all():
+        drawn = np.array([[move.a, move.d], [move.b, move.e]])
+        drawn *= crs.linear_units_factor[1]
+        area = _area(sides)
+        if math.isnan(area) or math.isclose(_area(drawn), area, rel_tol=NEAR):
+            sides = drawn
+    return sides if 0 < _area(sides) < math.inf else None
 
 
-def _area_on_ground(crs: "CRS", corners: Sequence[tuple[float, float]]) -> float:
-    """Give the area of a pixel on the ground; NaN where PROJ does not know it."""
+def pixel_area(place: Place | None, shape: tuple[int, int]) -> float | None:
+    """Give the area of a pixel in square metres; see `pixel_sides`."""
+    sides = pixel_sides(place, shape)
+    return None if sides is None else _area(sides)
+
+
+def _sides_on_ground(crs: "CRS", corners: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Give a pixel's sides from its corner and those beside it; NaN where not known."""
     from rasterio.warp import transform
 
     try:
         (lon,), (lat,) = transform(crs, "EPSG:4326", *zip(corners[0], strict=True))
         plane = f"+proj=laea +lat_0={lat} +lon_0={lon} +datum=WGS84 +units=m"
-        return _area(np.stack(transform(crs, plane, *zip(*corners, strict=True)), 1))
+        here = np.stack(transform(crs, plane, *zip(*corners, strict=True)), 1)
     except Exception:  # PROJ raises anything
-        return math.nan
+        return np.full((2, 2), math.nan)
+    return here[1:] - here[0]
 
 
-def _area(corners: np.ndarray) -> float:
-    """Give the area of a pixel from its corner and those beside it: (3, 2)."""
-    (a, b), (c, d) = corners[1:] - corners[0]
+def _area(sides: np.ndarray) -> float:
+    (a, b), (c, d) = sides.tolist()
     return abs(a * d - b * c)
+
+
+def _length(sides: np.ndarray) -> float:
+    """Give the length of a pixel's side; NaN where it is no square within `NEAR`."""
+    across, along = np.linalg.norm(sides, axis=1)
+    is_square = math.isclose(across, along, rel_tol=NEAR)
+    is_right = abs(sides[0] @ sides[1]) < NEAR * across * along
+    return _area(sides) ** 0.5 if is_square and is_right else math.nan
 
 
 def in_words(pixels: int, pixel: float | None) -> str:
@@ -94,11 +137,14 @@ def in_words(pixels: int, pixel: float | None) -> str:
 def in_metres(
     table: Mapping[str, np.ndarray], place: Place | None, shape: tuple[int, int]
 ) -> dict[str, np.ndarray]:
-    """Give a table's areas and lengths in metres, and its centroids on the map."""
-    area = pixel_area(place, shape)
-    if not place or not area:
+    """Give a table's areas and lengths in metres, and its centroids on the map.
+
+    Lengths are NaN where the pixels are no squares.
+    """
+    sides = pixel_sides(place, shape)
+    if sides is None:
         return {}
-    side = area**0.5
+    area, side = _area(sides), _length(sides)
     east, north = moved(to_map(place), table["x"], table["y"])
     return {
         "area_m2": table["area_px"] * area,

@@ -54,8 +54,13 @@ def list_jobs(names: Iterable[str], output: str) -> list[Job]:
     or a folder of masks. Where that lies in a named folder, the files in it are masks
     of an earlier run, and are left out.
     """
+    names = list(names)
     images = [image for name in names for image in expand(name, output)]
     if is_folder(output):
+        if any(os.path.isdir(n) and os.path.samefile(n, output) for n in names):
+            raise InputError(
+                f"{output}: holds the images (give the masks a folder of their own)"
+            )
         masks: dict[Path, str] = {}
         for name, place in images:
             mask = Path(output) / place.with_suffix(".png")
@@ -81,7 +86,7 @@ def expand(name: str, output: PathLike | None = None) -> list[tuple[str, Path]]:
         folder = Path(*fixed)
         paths = [Path(path) for path in glob.iglob(name, recursive=True)]
     elif not os.path.isdir(name) or is_zarr(name):
-        return [(name, Path(Path(name).name))]
+        return [(name, Path(Path(os.path.abspath(name)).name))]
     else:
         folder, paths = Path(name), list(Path(name).rglob("*"))
     if output is not None and _is_below(output, folder):
@@ -130,8 +135,10 @@ class Journal:
             if file.readline().strip() != ",".join(COLUMNS):
                 raise InputError(f"{file.name}: was not made by this program (move it)")
 
-    def _entry(self, job: Job, row: Mapping[str, object]) -> dict[str, object]:
-        made_of = digest([identity(job.image), self.key])
+    def _entry(
+        self, job: Job, row: Mapping[str, object], image: object
+    ) -> dict[str, object]:
+        made_of = digest([image, self.key])
         name, its_state = self._name(job.output), identity(job.output)
         return {"mask": name, "made_of": made_of, "is": its_state, "row": row}
 
@@ -144,7 +151,7 @@ class Journal:
         entry = self.entries.get(self._name(job.output))
         if entry is None or not job.output.exists():
             return False
-        return entry == self._entry(job, entry["row"])
+        return entry == self._entry(job, entry["row"], identity(job.image))
 
     def begin(self, left: Sequence[Job]) -> None:
         """Write the summary anew, without the masks that are left to do."""
@@ -162,11 +169,14 @@ class Journal:
             writer.writeheader()
             writer.writerows(rows)
 
-    def add(self, job: Job, row: Mapping[str, object]) -> None:
-        """Note that a mask is done, and its row of the summary."""
+    def add(self, job: Job, row: Mapping[str, object], image: object) -> None:
+        """Note that a mask is done, its row, and the image's identity when it was read.
+
+        The image may have changed since.
+        """
         with open(self.path, "a") as file:
             # In a line of its own, even after one that was cut off.
-            file.write("\n" + json.dumps(self._entry(job, row)))
+            file.write("\n" + json.dumps(self._entry(job, row, image)))
         self.add_row(row)
 
     def add_row(self, row: Mapping[str, object]) -> None:

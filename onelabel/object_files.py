@@ -69,6 +69,8 @@ class Wanted(NamedTuple):
         for option, path in self.files.items():
             for library in (*FINDING, *LIBRARIES[option]):
                 require(path, library, f"--{option}")
+        if "polygons" in self.files:
+            vectors.check_name(self.files["polygons"])
         labels = self.files.get("label-image", "")
         if ome_labels.is_labels_name(labels):
             ome_labels.check_image(labels)
@@ -81,6 +83,9 @@ class Wanted(NamedTuple):
             ground.in_pixels(area, image.path, image.place, image.shape)
         if "polygons" in self.files:
             vectors.check_place(self.files["polygons"], image.place)
+        labels = self.files.get("label-image", "")
+        if ome_labels.is_labels_name(labels):
+            ome_labels.check_size(labels, image.shape)
 
     def clean(self, store: Store, image: Image) -> None:
         """Remove the small objects of a mask, then fill its small holes."""

@@ -12,7 +12,7 @@ from onelabel.components import TOUCHING, Components, Strip, is_object
 from onelabel.files import InputError, PathLike, whole_file
 from onelabel.image import STRIP, Place, strips
 from onelabel.reading import IN_MEMORY
-from onelabel.store import Store
+from onelabel.store import NODATA, Store
 from onelabel.writing import is_png, write_rows
 from segutils import Block, sigmoid
 
@@ -74,13 +74,14 @@ def _measure(store: Store, strip: Strip) -> Table:
     def total(values: np.ndarray | None = None) -> np.ndarray:
         return np.bincount(label, values, count)
 
-    border, lengths = _border(store, block)
+    border, lengths, gaps = _border(store, block)
     boxes = ndimage.find_objects(labels, count)
     found = {
         "area": total(),
         "x": total(cols + 0.5),
         "y": total(rows + block.top + 0.5),
         "border": total(border[rows, cols]),
+        "gaps": total(gaps[rows, cols]),
         "perimeter": total(lengths[rows, cols]),
         "top": np.array([box[0].start for box in boxes], int) + block.top,
         "left": np.array([box[1].start for box in boxes], int),
@@ -92,9 +93,10 @@ def _measure(store: Store, strip: Strip) -> Table:
     return found
 
 
-def _border(store: Store, block: Block) -> tuple[np.ndarray, np.ndarray]:
-    """Tell which pixels are on a border, and what each adds to the perimeter: (h, w).
+def _border(store: Store, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tell which pixels are on a border, what each adds to the perimeter: (h, w).
 
+    And which of them have pixels without data beside them.
     As scikit-image's `perimeter` has it (Benkrid and Crookes 2000, "Design and FPGA
     implementation of a perimeter estimator"): a border pixel counts by how many border
     pixels are beside it and how many at its corners.
@@ -102,7 +104,9 @@ def _border(store: Store, block: Block) -> tuple[np.ndarray, np.ndarray]:
     from scipy import ndimage
 
     around = block.grown(2, store.shape)
-    mask = is_object(store.mask_of(around))
+    classes = store.mask_of(around)
+    mask, hidden = is_object(classes), classes == NODATA
+    gaps = ndimage.binary_dilation(hidden, TOUCHING) if hidden.any() else hidden
     border = (mask & ~ndimage.binary_erosion(mask)).astype(np.uint8)
     kernel = np.array([[10, 2, 10], [2, 1, 2], [10, 2, 10]], np.uint8)
     lengths = np.zeros(50)
@@ -111,7 +115,7 @@ def _border(store: Store, block: Block) -> tuple[np.ndarray, np.ndarray]:
     lengths[[13, 23]] = (1 + 2**0.5) / 2
     kinds = ndimage.convolve(border, kernel, mode="constant")
     inside = block.within(around)
-    return border[inside], lengths[kinds[inside]]
+    return border[inside], lengths[kinds[inside]], gaps[inside]
 
 
 def _join(parts: Table, numbers: np.ndarray) -> Table:
@@ -136,6 +140,7 @@ def _table(store: Store, joined: Table, place: Place | None) -> Table:
     box = {name: joined[name] for name in ("left", "top", "right", "bottom")}
     at_edge = (box["left"] == 0) | (box["top"] == 0)
     at_edge |= (box["right"] == width) | (box["bottom"] == height)
+    at_edge |= joined["gaps"] > 0
     table = {
         "id": np.arange(1, len(area) + 1),
         "area_px": area.astype(int),
@@ -150,7 +155,7 @@ def _table(store: Store, joined: Table, place: Place | None) -> Table:
     # The estimate of the perimeter fails on lines of two pixels, the number of border
     # pixels is too low on slanted ones.
     around = np.maximum(joined["border"], joined["perimeter"])
-    is_thin = around**2 > THIN * area
+    is_thin = (around + 4) ** 2 > THIN * area  # it is counted through pixels' middles
     table["length_px"], table["width_px"] = _lengths(store, table, is_thin)
     return {**table, **ground.in_metres(table, place, store.shape)}
 

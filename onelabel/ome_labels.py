@@ -21,6 +21,15 @@ def is_labels_name(path: PathLike) -> bool:
     return folder.name == LABELS and is_zarr(folder.parent)
 
 
+def check_size(path: PathLike, shape: tuple[int, int]) -> None:
+    """Refuse labels for an image of another size."""
+    import zarr
+
+    image = zarr.open_group(Path(path).parent.parent, mode="r")
+    if _multiscale(path, image)[1] != shape:
+        raise InputError(f"{path}: the image has another size than the mask")
+
+
 def check_image(path: PathLike) -> None:
     """Refuse labels of what is no OME-Zarr image, before any work is done."""
     require(path, "zarr", "labels of an OME-Zarr image")
@@ -64,9 +73,8 @@ def write_labels(
     name, folder = Path(path).name, Path(path).parent
     image: Any = zarr.open_group(folder.parent, mode="r")
     kind: Any = {"zarr_format": image.metadata.zarr_format}
-    multiscale, size = _multiscale(path, image)
-    if size != shape:
-        raise InputError(f"{path}: the image has another size than the mask")
+    check_size(path, shape)
+    multiscale, _ = _multiscale(path, image)
     first = (1,) * (len(multiscale["axes"]) - 2)  # of the axes before height and width
     part = folder / f".{name}.part"
     shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
@@ -103,13 +111,19 @@ def _multiscale(path: PathLike, group: Any) -> tuple[dict[str, Any], tuple[int, 
     image = _facts(group.attrs)["multiscales"][0]
     kept = [i for i, axis in enumerate(image["axes"]) if axis["name"] != "c"]
     first = image["datasets"][0]
-    scale = first["coordinateTransformations"][0]["scale"]
-    change = {"type": "scale", "scale": [scale[i] for i in kept]}
+
+    def changes(known: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Give the transformations, without the channels."""
+        kinds = [(c["type"], c[c["type"]]) for c in known["coordinateTransformations"]]
+        return [{"type": t, t: [values[i] for i in kept]} for t, values in kinds]
+
     multiscale = {
         "name": Path(path).name,
         "axes": [image["axes"][i] for i in kept],
-        "datasets": [{"path": "0", "coordinateTransformations": [change]}],
+        "datasets": [{"path": "0", "coordinateTransformations": changes(first)}],
     }
+    if "coordinateTransformations" in image:
+        multiscale["coordinateTransformations"] = changes(image)
     if group.metadata.zarr_format == 2:
         multiscale["version"] = "0.4"
     return multiscale, group[first["path"]].shape[-2:]

@@ -45,7 +45,8 @@ def beside(args: argparse.Namespace) -> list[tuple[str, Sequence[str]]]:
 
 def keeps_logits(args: argparse.Namespace) -> bool:
     """Tell whether probabilities are asked for: of all pixels, or of the objects."""
-    return bool(args.probabilities) or args.wanted.needs_logits
+    is_segmented = args.from_mask is None
+    return is_segmented and (bool(args.probabilities) or args.wanted.needs_logits)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

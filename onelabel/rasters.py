@@ -200,7 +200,7 @@ def _place_in(facts: Mapping[str, Any]) -> Place | None:
         from rasterio.crs import CRS
         from rasterio.transform import Affine
 
-        crs = CRS.from_wkt(facts["crs"])
+        crs = CRS.from_wkt(facts["crs"]) if facts["crs"] else None
         if "gcps" in facts:
             gcps = [GroundControlPoint(**point) for point in facts["gcps"]]
             return {"gcps": gcps, "crs": crs}

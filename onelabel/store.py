@@ -136,8 +136,10 @@ class DiskStore(Store):
         """Let the mask's array stay, as a Zarr array of this name."""
         for _ in self.mask_rows():  # every chunk is there, and can be read
             pass
-        _open(self.folder / MASK).attrs.put(attributes)
+        # Its key goes last: a run that is killed before goes on from here.
+        _open(self.folder / MASK).attrs.update(attributes)
         replace_folder(self.folder / MASK, path)
+        _open(Path(path)).attrs.put(attributes)
 
     def __reduce__(self) -> tuple:
         return DiskStore, (self.folder, self.logits is not None)

@@ -65,7 +65,8 @@ class Classes:
 def _is_bright(image: Image, code: int) -> bool:
     """Guess the class of a mask's only colour: 1 if it is bright, or the value 1."""
     bits = 8 * image.dtype.itemsize if image.dtype in CODED else 0
-    value = code >> 2 * bits  # its red
+    most = 2**bits - 1
+    value = max(code >> 2 * bits, code >> bits & most, code & most) if bits else code
     return value == 1 or value >= 128
 
 

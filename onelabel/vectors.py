@@ -84,11 +84,22 @@ def write_polygons(
             qgis_style.add_style(temporary, LAYER)
 
 
+def check_name(path: PathLike) -> None:
+    """Refuse a path that pyogrio would take for another one."""
+    from pyogrio.util import vsi_path
+
+    real = os.path.realpath(path)
+    if vsi_path(real) != real:
+        raise InputError(
+            f"{path}: polygons cannot be in {real} (rename what has a ! or a line end)"
+        )
+
+
 def check_place(path: PathLike, place: Place | None) -> None:
-    """Refuse GeoJSON of a map whose longitude and latitude are unknown."""
-    is_map = place is not None and bool(place["crs"])
+    """Refuse a map that polygons cannot be laid on, or not in GeoJSON."""
+    ground.check_points(path, place)
     is_geojson = DRIVERS[Path(path).suffix.lower()] == "GeoJSON"
-    if place and is_map and is_geojson and not ground.has_degrees(place):
+    if place and ground.is_map(place) and is_geojson and not ground.has_degrees(place):
         raise InputError(
             f"{path}: GeoJSON is in longitude and latitude, which are unknown of this "
             "map (use .gpkg)"
@@ -240,20 +251,25 @@ def _in_pixels(
     from rasterio.warp import transform
 
     crs = None if crs and UNDEFINED in crs else crs
-    is_map = image.place is not None and bool(image.place["crs"])
+    is_map = ground.is_map(image.place)
     is_geojson = DRIVERS[Path(path).suffix.lower()] == "GeoJSON"  # it says degrees
     if crs and not is_map and not is_geojson:
         raise InputError(
             f"{path}: is in {crs}, but {image.path} has no coordinate system (save it "
             "without one, in the image's pixels)"
         )
+    move = ground.to_map(image.place)
     try:
         if image.place is not None and is_map and crs:
             points = shapely.get_coordinates(polygons)  # (N, 2)
-            moved = transform(crs, image.place["crs"], *points.T)
-            polygons = shapely.set_coordinates(polygons, np.stack(moved, 1))
-        move = ground.to_map(image.place)
-        is_below = shapely.total_bounds(polygons)[3] <= 0
+            x, y = map(np.array, transform(crs, image.place["crs"], *points.T))
+            if image.place["crs"].is_geographic:  # it may reach over the 180th meridian
+                height, width = image.shape
+                middle, _ = ground.moved(move, width / 2, height / 2)
+                x += 360 * ((middle - x) / 360).round()
+            polygons = shapely.set_coordinates(polygons, np.stack([x, y], 1))
+        bounds = shapely.total_bounds(polygons)
+        is_below = bounds[1] + bounds[3] < 0  # most of it
         if not is_map and move.is_identity and is_below:
             polygons = _moved(polygons, Affine.scale(1, -1))  # QGIS draws y upwards
         return _moved(polygons, ~move)

@@ -119,8 +119,8 @@ def _zarr_attributes(colours: Colours, place: Place | None) -> dict[str, object]
         "colours": [list(map(int, colour)) for colour in colours],
         "nodata": NODATA,
     }
-    if place and place["crs"]:
-        facts["crs"] = place["crs"].to_wkt()
+    if place:
+        facts["crs"] = place["crs"].to_wkt() if place["crs"] else None
         if "gcps" in place:
             facts["gcps"] = [point.asdict() for point in place["gcps"]]
         else:

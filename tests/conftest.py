@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 import segutils
@@ -31,6 +32,8 @@ from onelabel.image import InMemory
 
 
 ROOT = Path(__file__).resolve().parent.parent
+settings.register_profile("untimed", deadline=None)  # other processors are slower
+settings.load_profile("untimed")
 
 
 @pytest.fixture

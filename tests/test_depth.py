@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, hide_libraries
 from conftest import predict_here as run
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from samples import BLACK_WHITE, blobs, place, save, write_deep_png, write_tiff
@@ -124,7 +124,6 @@ def test_pixels_without_data_do_not_influence_the_scale(tmp_path, shipped):
     assert scales[0] == scales[1]
 
 
-@settings(deadline=None)
 @given(
     kind=st.sampled_from(["uint16", "int16", "int32", "float32", "float64"]),
     offset=st.floats(-1e4, 1e4),

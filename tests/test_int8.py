@@ -29,7 +29,6 @@ def learned(folder, short_epochs):
 @needs_integers
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

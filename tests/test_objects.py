@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from samples import MASKS, place, rough
@@ -25,7 +25,6 @@ def found_in(mask, logits=None):
 
 
 @given(MASKS, st.integers(0, 99))
-@settings(deadline=None)
 def test_what_is_measured_is_what_scikit_image_measures(mask, seed):
     logits = np.random.default_rng(seed).normal(0, 3, mask.shape).astype(np.float32)
     table = found_in(mask, logits)

@@ -79,7 +79,6 @@ def in_pixels(polygons, crs, place):
 
 
 @given(MASKS)
-@settings(deadline=None)
 def test_outlines_are_valid_and_cover_exactly_the_objects(mask):
     drawn, table = outlined(mask)
     assert shapely.is_valid(drawn).all()
@@ -107,7 +106,6 @@ def test_parts_that_touch_at_a_corner_are_polygons_of_their_own():
 
 @given(MASKS, st.sampled_from([0.1, 0.5, 1, 2.5, 20]))
 @example(rough(11, 33, 1034, 0.6, 0), 5)  # two of its parts would overlap
-@settings(deadline=None)
 def test_simpler_outlines_are_valid_and_near(mask, distance):
     drawn, _ = outlined(mask)
     simple = outlines.simplified(drawn, distance)
@@ -132,7 +130,7 @@ def test_slanted_edges_are_simplified_to_few_corners():
 
 @pytest.mark.parametrize("suffix", FORMATS)
 @given(MASKS)
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_a_mask_without_a_map_comes_back_from_its_file(tmp_path_factory, suffix, mask):
     path = tmp_path_factory.mktemp("files") / f"objects{suffix}"
     write(path, mask)

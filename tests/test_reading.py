@@ -299,7 +299,7 @@ def test_what_decoding_ends_with_is_told(tmp_path, monkeypatch, error, raised, w
         assert str(caught.value).startswith(f"{path}: ")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     kind=st.sampled_from(LOSSLESS),
     size=SIZE,

@@ -42,7 +42,7 @@ def pixels_of(roi, shape, right, down):
 
 
 @given(MASKS, st.sampled_from([(0, 0), (32_760, 20), (60_530, 65_530), (700_000, 0)]))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_each_roi_of_imagej_covers_exactly_its_object(tmp_path_factory, mask, corner):
     path = tmp_path_factory.mktemp("rois") / "objects.zip"
     table = write(path, mask, *corner)
@@ -73,7 +73,7 @@ def test_an_object_with_holes_or_parts_is_one_composite_roi(tmp_path):
 
 
 @given(MASKS)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_qupath_gets_exactly_the_objects(tmp_path_factory, mask):
     path = tmp_path_factory.mktemp("rois") / "objects.geojson"
     write(path, mask)

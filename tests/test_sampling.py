@@ -22,7 +22,7 @@ def blobs(height, width, seed=0, share=0.1):
 # ------------------------------------------------------------------ the split
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(32, 300), st.integers(32, 300), st.integers(0, 99))
 def test_no_training_pixel_is_seen_from_the_held_out_block(height, width, seed):
     truth = blobs(height, width, seed)

@@ -151,7 +151,6 @@ def test_a_block_grows_up_to_the_images_edges():
     assert block.grown(0, (30, 50)) == block
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3000))
 @example(256)
 @example(257)
@@ -172,7 +171,6 @@ def test_tiles_cover_a_length_with_enough_halo(length):
             assert stop - core_stop >= segutils.HALO or stop == even
 
 
-@settings(deadline=None)
 @given(
     size=st.tuples(st.integers(1, 600), st.integers(1, 600)),
     side=st.integers(7, 140).map(lambda half: 2 * half),
@@ -227,7 +225,7 @@ sizes = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=shared_fixtures)
+@settings(max_examples=60, suppress_health_check=shared_fixtures)
 @given(size=sizes, seed=st.integers(0, 9), threads=st.sampled_from((1, 2)))
 @example(size=(1, 1), seed=0, threads=1)
 @example(size=(1, 257), seed=0, threads=1)

@@ -270,7 +270,7 @@ def test_fully_transparent_truth_is_refused(tmp_path):
         read_truth(path)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     kind=st.sampled_from(LOSSLESS),
     size=SIZE.filter(lambda size: size[0] * size[1] > 2),

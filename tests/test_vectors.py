@@ -134,7 +134,7 @@ BOX = st.tuples(st.integers(0, 49), st.integers(0, 39), st.sampled_from([0, 1]))
 
 
 @given(st.lists(BOX, min_size=2, max_size=9))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_polygons_are_drawn_in_their_order(tmp_path_factory, drawn):
     folder = tmp_path_factory.mktemp("truth")
     image = open_image(save(folder / "image.png", gradient(*SHAPE)))

@@ -28,7 +28,7 @@ def write_mask(path, mask, colours):
     writing.write_mask(path, Store(mask), colours)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     suffix=st.sampled_from(writing.SUFFIXES),
     pair=st.tuples(COLOUR, COLOUR).filter(lambda p: p[0] != p[1]),
@@ -128,7 +128,7 @@ def cut_at(picture, places):
     return (picture[a:b] for a, b in pairwise(edges))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     channels=st.sampled_from(list(KINDS)),
