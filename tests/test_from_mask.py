@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, predict_here
 from PIL import Image
-from samples import blobs, place, rough, save, write_tiff
+from samples import blobs, on_earth, place, rough, save, write_tiff
 
 import predict
 import segutils
@@ -555,3 +555,41 @@ def test_an_image_is_refused_before_any_work(trained_file, capsys, monkeypatch):
     monkeypatch.setattr(predict, "store_beside", None)
     assert predict_here("--fill-holes", "2m2") == 2
     assert "data/rgb.png: 2m2 asked for" in capsys.readouterr().err
+
+
+def test_objects_of_exactly_the_least_area_stay(here):
+    mask = np.zeros((60, 60), np.uint8)
+    mask[5:15, 5:15], mask[30:39, 30:40] = 255, 255  # 1 and 0.9 square metres
+    where = on_earth("EPSG:32632", 0.1, corner=(412345.6, 5321098.7))
+    write_tiff("mask.tif", mask, **where)
+    line = ["--from-mask", "mask.tif", "--min-area", "1m2", "--objects", "t.csv"]
+    assert predict_here(*line) == 0
+    (row,) = table("t.csv")
+    assert float(row["area_m2"]) == pytest.approx(1, abs=1e-12)
+
+
+def test_a_mask_is_measured_where_nothing_can_be_written(here, none_held):
+    Path("masks/.mask.png.part").mkdir(parents=True)
+    save("masks/mask.png", blobs(300, 400) * 255)
+    Path("masks/.mask.png.part/lock").touch()  # of a run that goes on later
+    before = sorted(map(str, Path("masks").rglob("*")))
+    os.chmod("masks", 0o555)
+    assert predict_here("--from-mask", "masks/mask.png", "--objects", "t.csv") == 0
+    os.chmod("masks", 0o755)
+    assert sorted(map(str, Path("masks").rglob("*"))) == before
+    assert sorted(os.listdir()) == ["masks", "t.csv"]
+
+
+@pytest.mark.parametrize("colour", [(0, 255, 0), (0, 114, 178), (130, 0, 0)])
+def test_a_mask_of_one_bright_colour_is_class_1(here, capsys, colour):
+    save("mask.png", np.full((20, 30, 3), colour, np.uint8))
+    assert predict_here("--from-mask", "mask.png") == 0
+    assert "100.0% of mask.png is class 1 (1 object)" in capsys.readouterr().out
+
+
+def test_polygons_where_a_name_would_be_cut_are_refused(here, capsys):
+    Path("a!b").mkdir()
+    save("a!b/mask.png", blobs(30, 40) * 255)
+    line = ["--from-mask", "a!b/mask.png", "--polygons", "a!b/o.gpkg"]
+    assert predict_here(*line) == 2
+    assert "rename what has a !" in capsys.readouterr().err

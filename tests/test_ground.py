@@ -195,3 +195,35 @@ def test_they_are_refused_in_one_line_and_nothing_is_written(
 )
 def test_an_area_is_said_in_square_metres_or_hectares(pixels, pixel, words):
     assert ground.in_words(pixels, pixel) == words
+
+
+def test_a_square_metre_is_one_wherever_the_map_lies():
+    small = on_earth("EPSG:32632", 0.1, corner=(412345.6, 5321098.7))
+    assert ground.pixel_area(small, SHAPE) == pytest.approx(0.01, rel=1e-14)
+
+
+def test_pixels_that_are_no_squares_have_an_area_and_no_lengths():
+    north = on_earth("EPSG:4326", 1e-5, corner=(10, 60))
+    table = {name: np.ones(2) for name in ("area_px", "x", "y")}
+    table |= {f"{name}_px": np.ones(2) for name in ("perim", "length", "width")}
+    found = ground.in_metres(table, north, SHAPE)
+    assert (found["area_m2"] > 0.5).all()
+    for name in ("perim_m", "length_m", "width_m"):
+        assert np.isnan(found[name]).all()
+
+
+@pytest.mark.parametrize("bend", [0, 20])
+def test_control_points_must_be_those_of_a_plain_map(bend):
+    corners = [(r, c) for r in (0, 50, 100) for c in (0, 100, 200)]
+    points = [
+        GroundControlPoint(r, c, 5e5 + c + bend * r * c / 2e4, -r) for r, c in corners
+    ]
+    bent = {"crs": CRS.from_epsg(32633), "gcps": points}
+    if bend:
+        with pytest.raises(InputError, match="of no plain map"):
+            ground.check_points("a.gpkg", bent)
+    else:
+        ground.check_points("a.gpkg", bent)
+    in_line = {**bent, "gcps": [GroundControlPoint(r, r, r, r) for r in range(3)]}
+    with pytest.raises(InputError, match="of no plain map"):
+        ground.check_points("a.gpkg", in_line)

@@ -440,3 +440,27 @@ def test_a_defect_is_not_taken_for_a_bad_image():
 
     with pytest.raises(RuntimeError, match="defect"):
         list(jobs.run(fails, [Job("a.png", Path("a-mask.png"))]))
+
+
+def test_an_image_that_changes_while_its_mask_is_written_is_done_again(
+    photos, monkeypatch, capsys
+):
+    plain, first = predict.write_mask, Path("photos/a.png")
+
+    def write_mask(path, *more):
+        plain(path, *more)
+        if Path(path).stem == first.stem:
+            os.utime(first, ns=(1, 1))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "write_mask", write_mask)
+        run()
+    capsys.readouterr()
+    run()
+    done = re.search(r"(\d) of (\d) images are done", capsys.readouterr().out)
+    assert int(done[1]) == int(done[2]) - 1
+
+
+def test_masks_among_their_images_are_refused_at_once(photos, capsys):
+    assert predict_here("photos", "--output", "photos") == 2
+    assert "photos: holds the images (give the masks" in capsys.readouterr().err

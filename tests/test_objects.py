@@ -13,7 +13,7 @@ from skimage.measure import label, regionprops
 
 from onelabel import lines, objects
 from onelabel.files import InputError
-from onelabel.store import Store
+from onelabel.store import NODATA, Store
 
 
 pytestmark = pytest.mark.usefixtures("low_strips")
@@ -152,3 +152,21 @@ def test_more_objects_than_a_png_numbers_are_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"ids.png: \d+ objects, but a PNG"):
         objects.write_labels(tmp_path / "ids.png", found)
     objects.write_labels(tmp_path / "ids.tif", found)
+
+
+def test_lines_of_any_width_are_thin_from_four_times_their_width():
+    for width, length in ((1, 17), (2, 9), (3, 13), (4, 17), (10, 41)):
+        mask = np.zeros((width + 4, length + 4), np.uint8)
+        mask[2 : 2 + width, 2 : 2 + length] = 1
+        assert found_in(mask)["length_px"][0] > 0
+    rows, cols = np.mgrid[-20:21, -20:21]
+    for radius in range(20):
+        disc = (rows**2 + cols**2 <= (radius + 0.5) ** 2).astype(np.uint8)
+        assert np.isnan(found_in(disc)["length_px"][0])
+
+
+def test_an_object_beside_pixels_without_data_may_be_larger():
+    mask = np.zeros((30, 40), np.uint8)
+    mask[:, :10] = NODATA
+    mask[3:8, 10:15] = mask[12:18, 20:30] = 1
+    assert found_in(mask)["at_edge"].tolist() == [1, 0]

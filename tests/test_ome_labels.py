@@ -20,8 +20,11 @@ def write_image(path, pixels, version):
     array[:] = planes
     axes = [{"name": name} for name in "tczyx"]
     scale = {"type": "scale", "scale": [1, 1, 2, 0.5, 0.25]}
-    dataset = {"path": "0", "coordinateTransformations": [scale]}
-    facts = {"multiscales": [{"axes": axes, "datasets": [dataset]}]}
+    moved = {"type": "translation", "translation": [0, 9, 0, 100, 200]}
+    dataset = {"path": "0", "coordinateTransformations": [scale, moved]}
+    twice = {"type": "scale", "scale": [1, 1, 2, 2, 2]}
+    whole = {"coordinateTransformations": [twice], "datasets": [dataset]}
+    facts = {"multiscales": [{"axes": axes, **whole}]}
     group.attrs.update(
         facts if version == "0.4" else {"ome": {"version": version, **facts}}
     )
@@ -42,8 +45,10 @@ def test_labels_lie_where_ome_zarr_keeps_them(trained_file, scene, version):
     assert own["image-label"] == {"source": {"image": "../../"}}
     multiscale = own["multiscales"][0]
     assert [axis["name"] for axis in multiscale["axes"]] == list("tzyx")
-    (change,) = multiscale["datasets"][0]["coordinateTransformations"]
-    assert change["scale"] == [1, 2, 0.5, 0.25]
+    scale, moved = multiscale["datasets"][0]["coordinateTransformations"]
+    assert scale["scale"] == [1, 2, 0.5, 0.25]
+    assert moved == {"type": "translation", "translation": [0, 0, 100, 200]}
+    assert multiscale["coordinateTransformations"][0]["scale"] == [1, 2, 2, 2]
     mask = open_image("mask.png").whole()[..., 0] > 100
     ids = labels["trees/0"][0, 0]
     np.testing.assert_array_equal(ids, label(mask, connectivity=2))

@@ -20,7 +20,7 @@ from onelabel import model_file
 from onelabel.files import InputError
 from onelabel.reading import open_image
 from onelabel.truth import BLACK_AND_WHITE, UNLABELLED, read_truth_of
-from onelabel.vectors import DRIVERS
+from onelabel.vectors import DRIVERS, write_polygons
 
 
 SHAPE = (40, 50)
@@ -361,3 +361,21 @@ def test_missing_libraries_are_named(folder, monkeypatch, capsys):
         assert train_here("--gt", "truth.gpkg", "--epochs", 1) == 2
         line = f"error: truth.gpkg: a file of polygons needs {library} (pip install -r "
         assert capsys.readouterr().err == f"{line}requirements/objects.txt)\n"
+
+
+def test_polygons_may_reach_a_little_over_the_edge(tmp_path, image):
+    above = [shapely.transform(p, lambda xy: xy * [1, -1]) for p in (SOIL, TREE)]
+    above[0] = above[0].union(box(2, -10, 10, 3))  # three pixels above the image
+    path = draw(tmp_path / "t.geojson", above, **{"class": (0, 1)})
+    assert_read(path, image, (box(2, 0, 10, 10), 0), (TREE, 1))
+
+
+def test_polygons_over_the_180th_meridian_come_back(tmp_path):
+    where = {"crs": "EPSG:4326", "transform": Affine(1e-3, 0, 179.975, 0, -1e-3, 10)}
+    image = open_image(write_tiff(tmp_path / "map.tif", gradient(*SHAPE), **where))
+    path, drawn = (
+        tmp_path / "t.geojson",
+        np.array([box(1, 2, 49, 12), box(1, 20, 49, 30)]),
+    )
+    write_polygons(path, drawn, {"class": np.array([0, 1])}, image.place)
+    assert_read(path, image, (drawn[0], 0), (drawn[1], 1))
