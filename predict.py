@@ -44,19 +44,12 @@ from onelabel import (
     pipeline,
     scores,
 )
-from onelabel.image import SAMPLED, Image, InMemory, spread, strips
+from onelabel.image import SAMPLED, Colour, Colours, Image, InMemory, spread, strips
 from onelabel.options import beside, keeps_logits, parse_args, singles
 from onelabel.reading import MAX_PIXELS, open_image
 from onelabel.resources import check_resources, is_large
 from onelabel.store import Store, store_beside
-from onelabel.truth import (
-    UNLABELLED,
-    Classes,
-    Colour,
-    Colours,
-    open_classes,
-    read_truth_of,
-)
+from onelabel.truth import UNLABELLED, Classes, open_classes, read_truth_of
 from onelabel.verify import compare, describe_findings, middle
 from onelabel.writing import check_outputs, write_mask, write_probabilities, write_rows
 

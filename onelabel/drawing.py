@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onelabel.image import Image, strips
+from onelabel.image import Colour, Image, strips
 from onelabel.store import Store
-from onelabel.truth import Colour
 
 
 TINTS: tuple[Colour, Colour] = (213, 94, 0), (0, 114, 178)  # vermillion, and blue

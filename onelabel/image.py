@@ -16,6 +16,8 @@ STRIP = MAX_SIDE - 2 * HALO  # rows that one row of tiles decides
 SIDE = 8 * STRIP  # pixels a side of a square block
 SAMPLED = 16  # tiles of an image that are looked at first, evenly spread
 
+Colour = tuple[int, int, int]  # red, green and blue
+Colours = Sequence[Sequence[int]]  # of class 0 and class 1
 Place = dict[str, Any]  # rasterio's "crs", and "transform" or "gcps"
 
 
@@ -30,6 +32,7 @@ class Image:
     dtype: np.dtype = np.dtype(np.uint8)  # of the values in the file
     scale: depth.Scale | None = None  # how values of over 8 bits become grey levels
     place: Place | None = None  # where on the earth it is
+    colours: Colours | None = None  # of the classes, if it is a mask that says them
     in_any_order = False  # whether many processes can read blocks at once
     in_squares = False  # whether a square is read faster than rows of the full width
     lossy = False  # whether the file may have changed the pixels that were drawn
@@ -135,6 +138,7 @@ def hold(image: Image) -> InMemory:
     """Read an image whole."""
     whole = InMemory(image.values(Block(0, 0, *image.shape)))
     whole.place, whole.lossy = image.place, image.lossy
+    whole.colours = image.colours
     return whole
 
 

@@ -7,10 +7,10 @@ import numpy as np
 
 from onelabel import depth, ground
 from onelabel.files import InputError, PathLike
-from onelabel.image import Image
+from onelabel.image import Colours, Image
 from onelabel.reading import IN_MEMORY, open_image
 from onelabel.resources import PROGRAM_BYTES, check_room, free_memory
-from onelabel.truth import UNLABELLED, Colours, read_truth_of
+from onelabel.truth import UNLABELLED, read_truth_of
 from onelabel.writing import MAX_JPEG_SIDE
 from segutils import Block
 

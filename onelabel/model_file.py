@@ -14,8 +14,8 @@ from torch import Tensor
 
 from onelabel.depth import FLOATS, INTEGERS, Scale
 from onelabel.files import InputError, PathLike, check_input, one_line, whole_file
+from onelabel.image import Colours
 from onelabel.light import Looks
-from onelabel.truth import Colours
 from segutils import FCNN, Folded, has_integers
 
 

@@ -9,14 +9,14 @@ import numpy as np
 
 from onelabel import depth
 from onelabel.files import InputError, PathLike
-from onelabel.image import STRIP, Image, InMemory, grid, hold, spread
+from onelabel.image import STRIP, Colour, Image, InMemory, grid, hold, spread
 from onelabel.labelled import MIN_SIDE
 from onelabel.lesson import PATCH, Pixels, labelled_parts, spread_parts
 from onelabel.pipeline import read_with_halo
 from onelabel.reading import open_image
 from onelabel.sampling import NOWHERE, Scene, scene_of
 from onelabel.strokes import Labels, Stroke, box, draw, read_labels, write_labels
-from onelabel.truth import UNLABELLED, Colour, read_truth_of
+from onelabel.truth import UNLABELLED, read_truth_of
 from segutils import Block, Predictor, sigmoid
 
 

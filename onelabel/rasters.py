@@ -9,7 +9,7 @@ import numpy as np
 
 from onelabel.files import InputError, PathLike, one_line
 from onelabel.formats import band_indices, choose, explained
-from onelabel.image import Image, Place
+from onelabel.image import Colours, Image, Place
 from segutils import Block
 
 
@@ -137,6 +137,7 @@ class Chunks(Image):
             raise InputError(f"{path}: is no Zarr array ({one_line(error)})") from error
         self.path, self.array, self.dtype = path, array, array.dtype
         self.nodata, self.place = array.attrs.get("nodata"), _place_in(array.attrs)
+        self.colours = _colours_in(array.attrs)
         self.axes = _axes(facts, array.shape)
         _check_numbers(path, self.dtype)
         if not self.axes:
@@ -191,6 +192,14 @@ def _axes(facts: Mapping[str, Any], shape: tuple[int, ...]) -> str:
             return names
     three = "cyx" if shape[:1] < shape[-1:] and shape[-1] > 4 else "yxc"
     return {2: "yx", 3: three, 4: "czyx", 5: "tczyx"}.get(len(shape), "")
+
+
+def _colours_in(facts: Mapping[str, Any]) -> Colours | None:
+    """Read the colours of a mask's classes, as writing.py notes them."""
+    with suppress(Exception):  # there are none, or metadata may hold anything
+        dark, bright = np.array(facts["colours"], np.uint8).reshape(2, 3).tolist()
+        return tuple(dark), tuple(bright)
+    return None
 
 
 def _place_in(facts: Mapping[str, Any]) -> Place | None:

@@ -8,14 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from onelabel.files import InputError, PathLike, counted, is_zarr
-from onelabel.image import Image
+from onelabel.image import Colours, Image
 from onelabel.reading import MAX_PIXELS, SUFFIXES, is_image_name, open_image
 from onelabel.vectors import is_vector_name, read_classes
 from segutils import Block
 
-
-Colour = tuple[int, int, int]  # red, green and blue
-Colours = Sequence[Sequence[int]]  # of class 0 and class 1
 
 CODED = (np.uint8, np.uint16)  # pixels that are colours; others are grey
 BLACK_AND_WHITE = (0, 0, 0), (255, 255, 255)
@@ -47,12 +44,12 @@ class Classes:
                 "a class"
             )
         codes = np.array(sorted(counts))
+        found: Colours = BLACK_AND_WHITE
         if one_is_enough and len(codes) == 1:
-            self.colours = BLACK_AND_WHITE
-            self.bright = codes if _is_bright(image, int(codes[0])) else codes[:0]
-            return
-        self.colours, is_bright = _two_classes(image, codes, counts)
-        self.bright = codes[is_bright]
+            is_bright = np.array([_is_bright(image, int(codes[0]))])
+        else:
+            found, is_bright = _two_classes(image, codes, counts)
+        self.colours, self.bright = image.colours or found, codes[is_bright]
 
     def of(self, block: Block) -> np.ndarray:
         """Give the classes of a block: (h, w) uint8, 0, 1 or `UNLABELLED`."""

@@ -25,10 +25,10 @@ from onelabel.files import (
     whole_file,
 )
 from onelabel.formats import has, require
-from onelabel.image import Place
+from onelabel.image import Colours, Place
 from onelabel.rasters import CACHE
 from onelabel.store import NODATA, DiskStore, Store
-from onelabel.truth import BLACK_AND_WHITE, Colours
+from onelabel.truth import BLACK_AND_WHITE
 from segutils import sigmoid
 
 

@@ -122,3 +122,17 @@ def test_large_values_keep_their_differences(tmp_path, dtype):
     image = open_image(write_tiff(tmp_path / "a.tif", values))
     image.use_scale(depth.fit_scale(depth.kind_of(image.dtype), image.raw_sample()))
     assert len(np.unique(image.whole())) > 150
+
+
+def test_a_mask_in_zarr_keeps_its_colours(trained_file):
+    assert predict_here("--output", "m.zarr") == 0
+    assert predict_here("--from-mask", "m.zarr", "--output", "n.png") == 0
+    assert predict_here("--output", "m.png") == 0
+    assert (open_image("n.png").whole() == open_image("m.png").whole()).all()
+
+
+def test_a_transform_alone_is_kept_in_zarr(trained_file, scene):
+    write_tiff("a.tif", scene[0], transform=place()["transform"])
+    assert predict_here("a.tif", "--output", "m.zarr") == 0
+    found = open_image("m.zarr").place
+    assert found == {"crs": None, "transform": place()["transform"]}
