@@ -17,6 +17,7 @@ PROGRAM_BYTES = 500_000_000  # what Python, torch and the libraries take
 HELD_BYTES = 10  # a pixel, of an image in memory with its mask and their copies
 DRAWN_BYTES = 10  # a pixel, of a picture that its encoder holds whole
 TRUTH_BYTES = 4  # a pixel, of a ground truth while it is read
+CONTAINER = "/sys/fs/cgroup"  # where Linux says what a container may use
 FILE_BYTES = (3, 3, 4)  # a pixel, at most, of a mask, overlay and probabilities
 
 
@@ -81,11 +82,11 @@ def free_memory() -> float:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = 1024.0 * next(int(x.split()[1]) for x in lines if "MemAvailable" in x)
     with suppress(OSError, ValueError, KeyError):  # a container's limit, if any
-        group = Path("/sys/fs/cgroup")
         limit, used = (
-            int((group / name).read_text()) for name in ("memory.max", "memory.current")
+            int(Path(CONTAINER, name).read_text())
+            for name in ("memory.max", "memory.current")
         )
-        lines = (group / "memory.stat").read_text().splitlines()
+        lines = Path(CONTAINER, "memory.stat").read_text().splitlines()
         kept = int(dict(line.split() for line in lines)["inactive_file"])
         free = min(free, limit - used + kept)  # what is kept of files is given up
     with suppress(ImportError, OSError):  # Windows has no such limit

@@ -165,3 +165,13 @@ def test_what_a_decoder_holds_counts_in_the_forecast(
     picture("RGB").save(tmp_path / "a.jpg", progressive=progressive)
     image = open_image(tmp_path / "a.jpg")
     assert image.memory == pixel_bytes * 190 * 301
+
+
+def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "CONTAINER", tmp_path)
+    (tmp_path / "memory.current").write_text("900000000\n")
+    (tmp_path / "memory.stat").write_text("anon 800000000\ninactive_file 50000000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    without = resources.free_memory()
+    (tmp_path / "memory.max").write_text("1000000000\n")
+    assert resources.free_memory() == 150_000_000 < without
