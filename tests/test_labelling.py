@@ -527,3 +527,15 @@ def test_what_is_corrected_is_not_overwritten(session, folder):
     Path("file").touch()
     with pytest.raises(InputError, match="file"):
         session.save("file")
+
+
+def test_a_closed_session_leaves_nothing_at_work(session):
+    paint(session, ZERO, ONE)
+    trained(session)
+    (preview,) = [t for t in threading.enumerate() if t._target == session._preview]
+    session.painter.close = lambda: None
+    session.close()
+    preview.join(20)
+    assert not preview.is_alive()
+    with pytest.raises(RuntimeError):
+        session.train()
