@@ -68,11 +68,11 @@ def test_training_alone_says_what_is_missing(page, server, checkout, kept):
 
 def test_images_are_opened_and_listed(page, server, checkout, kept):
     open_and_run(page, server, "label")
-    for name in ("data/new/rgb.png", "data"):
+    shown = page.get_by_label("shown", exact=True)
+    for name, last in (("data/new/rgb.png",) * 2, ("data", "data/gt.png")):
         page.get_by_label("image or folder", exact=True).fill(name)
         press(page, "Open")
-        shown = page.get_by_label("shown", exact=True)
-        shown.locator("option", has_text=name).first.wait_for(state="attached")
+        shown.locator("option", has_text=last).wait_for(state="attached")
     page.wait_for_timeout(500)
     assert page.get_by_text(re.compile("^error: ")).all_inner_texts() == []
     listed = shown.locator("option").all_inner_texts()
