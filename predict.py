@@ -298,7 +298,8 @@ def measure(args: argparse.Namespace) -> int:
     masks = [] if args.output is None else [args.output]
     check_outputs([args.from_mask], masks, beside(args))
     drawn = open_classes(args.from_mask, args.max_pixels, one_is_enough=True)
-    image, place = drawn.image, Path(next(iter(wanted.files.values()), "")).parent
+    image, first = drawn.image, next(iter(wanted.files.values()), None)
+    place = None if first is None else Path(first).parent  # else the system's own
     with tempfile.TemporaryDirectory(prefix=".", dir=place) as aside:
         output = Path(args.output or Path(aside, "mask.png"))
         check_image(args, image, output)

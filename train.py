@@ -368,7 +368,8 @@ def learn_twice(
         second = learn(args, scenes, device, taught.scenes)
         if second[1].is_over:
             before, after = (t.history[-1].scores["IoU"] for _, t in (first, second))
-            print(f"held-out IoU: {before:.3f} without them, {after:.3f} with")
+            ious = f"{before:.3f} without the unlabelled images, {after:.3f} with"
+            print(f"held-out IoU: {ious}")
             return second
     print("not finished: the network that learned without them is kept instead")
     return first

@@ -147,7 +147,7 @@ def measure(name, family):
 
 def table(names, known):
     """Lay out what is known so far: lines of Markdown."""
-    lines = [f"| taken away | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    lines = report.heads(*names)
     for variant in VARIANTS:
         results = (known.get((variant, name)) for name in names)
         cells = ["{:.3f} ({:.3f})".format(*r) if r else "-" for r in results]
@@ -162,8 +162,9 @@ def main():
     args = parser.parse_args()
     text = (
         f"`python benchmarks/ablation.py`; trainings of full length, seed {SEED}: IoU "
-        "of each family's new images, pooled (and of the held-out block). data/new is "
-        f"taken twice, as it is and blurred by {BLUR} pixels.\n\n"
+        "of each family's new images, pooled (and of the held-out block), without a "
+        "part of the recipe. data/new is taken twice, as it is and blurred by "
+        f"{BLUR} pixels.\n\n"
     )
     known = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -226,8 +226,7 @@ def comparison(found, models):
         lines += [
             f"## {family.name}",
             "",
-            f"| | {' | '.join(COLUMNS)} | IoU of parts alone | held-out IoU |",
-            "|---" * (len(COLUMNS) + 3) + "|",
+            *report.heads(*COLUMNS, "IoU of parts alone", "held-out IoU"),
         ]
         for way in WAYS:
             runs = results[family.name, way]

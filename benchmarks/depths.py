@@ -64,8 +64,7 @@ def main():
         "`python benchmarks/depths.py`; IoU, seed 0, a full training for each kind of "
         "pixels. More than 8 bits are scaled by the training image's own percentiles.",
         "",
-        f"| | {' | '.join(SCENES)} |",
-        "|---" * (1 + len(SCENES)) + "|",
+        *report.heads(*SCENES),
     ]
     with tempfile.TemporaryDirectory() as folder:
         for kind, change in tqdm(KINDS.items(), disable=None):

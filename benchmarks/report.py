@@ -8,6 +8,11 @@ from onelabel.files import whole_file
 RESULTS = Path(__file__).resolve().parent / "results.md"
 
 
+def heads(*columns):
+    """Lay out the head of a table in Markdown; its first column has no name."""
+    return [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+
+
 def write_part(heading, text):
     """Put a part into results.md, in place of the one under the same heading.
 

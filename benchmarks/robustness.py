@@ -21,7 +21,7 @@ sys.path.insert(0, str(accuracy.ROOT))
 import report
 
 from onelabel import changes, console
-from onelabel.changes import as_bytes
+from onelabel.depth import as_bytes
 
 
 def moved(rgb, gain, added):
@@ -76,8 +76,7 @@ def main():
         "`python benchmarks/robustness.py`; seed 0: IoU of each family's new images, "
         "pooled, changed before they are segmented, each image in its own light.",
         "",
-        f"| | {' | '.join(names)} | mean |",
-        "|---" * (2 + len(names)) + "|",
+        *report.heads(*names, "mean"),
     ]
     for name, row in table.items():
         cells = [f"{iou:.3f}" for iou in [*row, np.mean(row)]]

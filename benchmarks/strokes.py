@@ -13,6 +13,7 @@ learns the corrections, too. The tables and a chart are put into benchmarks/resu
 
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import matplotlib
@@ -226,8 +227,7 @@ def iou_of_forest(family, labels, seed):
 def table(found, results, way):
     """Lay out one way's IoU of new images against the number of strokes."""
     columns = [*map(str, MARKS), "and 1,400 steps"]
-    heads = " | ".join(["", *columns, "the labelled image then", "seconds"])
-    lines = [f"|{heads} |", "|---" * (len(columns) + 3) + "|"]
+    lines = report.heads(*columns, "the labelled image then", "seconds")
     for family in found:
         runs = results[family.name, way]
         new = np.mean([[row[3] for row in rows] for rows in runs], axis=0)
@@ -240,10 +240,8 @@ def table(found, results, way):
 
 def table_of_forest(found, forests):
     """Lay out the forest's IoU: new images, and the labelled one."""
-    heads = [
-        f"{mark} strokes: {what}" for mark in FOREST_MARKS for what in ("new", "own")
-    ]
-    lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    marks = product(FOREST_MARKS, ("new", "own"))
+    lines = report.heads(*(f"{mark} strokes: {what}" for mark, what in marks))
     for family in found:
         mean = np.mean([[row[1:] for row in run] for run in forests[family.name]], 0)
         cells = [f"{value:.3f}" for own, new in mean for value in (new, own)]

@@ -7,6 +7,8 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageFilter
 
+from onelabel.depth import as_bytes
+
 
 Change = Callable[[np.ndarray], np.ndarray]  # (H, W, 3) uint8 to the same
 
@@ -31,11 +33,6 @@ def noisy(rgb: np.ndarray, deviation: float) -> np.ndarray:
 def _with_contrast(rgb: np.ndarray, factor: float) -> np.ndarray:
     grey = rgb.mean()
     return as_bytes((rgb - grey) * factor + grey)
-
-
-def as_bytes(values: np.ndarray) -> np.ndarray:
-    """Round to uint8, and cut off what is out of range."""
-    return values.round().clip(0, 255).astype(np.uint8)
 
 
 # Training sees half of its patches like this.

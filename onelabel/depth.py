@@ -62,6 +62,11 @@ def to_bytes(values: np.ndarray, scale: Scale) -> np.ndarray:
     finite = np.isfinite(pixels)
     zero, unit = np.array([scale.zero, scale.unit], pixels.dtype)
     levels = (np.where(finite, pixels, 0) - zero) / unit
-    grey = levels.round().clip(0, 255).astype(np.uint8)
+    grey = as_bytes(levels)
     hidden = np.ma.getmaskarray(values) | ~finite.all(-1, keepdims=True)
     return np.ma.MaskedArray(grey, hidden) if hidden.any() else grey
+
+
+def as_bytes(values: np.ndarray) -> np.ndarray:
+    """Round to uint8, and cut off what is out of range."""
+    return values.round().clip(0, 255).astype(np.uint8)

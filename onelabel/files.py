@@ -71,8 +71,9 @@ def check_files(
             raise InputError(f"{path}: cannot be written ({error})") from error
         if place in taken:
             raise InputError(f"{path}: would overwrite {taken[place]} (rename one)")
-        for near in [p for p in place.parents if p in taken]:
-            raise InputError(f"{path}: is inside {taken[near]} (rename it)")
+        outer = next((parent for parent in place.parents if parent in taken), None)
+        if outer:
+            raise InputError(f"{path}: is inside {taken[outer]} (rename it)")
         if place in around:
             raise InputError(f"{path}: is around {around[place]} (rename it)")
         take(place, f"the output {path}")

@@ -51,7 +51,7 @@ def is_map(place: Place | None) -> bool:
 
 
 def check_points(path: PathLike, place: Place | None) -> None:
-    """Refuse ground control points that no plain map fits, within a pixel."""
+    """Refuse ground control points that no affine transform fits within a pixel."""
     if not place or "gcps" not in place:
         return
     move, points = to_map(place), place["gcps"]
@@ -62,8 +62,8 @@ def check_points(path: PathLike, place: Place | None) -> None:
         if np.abs(again - corners).max() <= 1:
             return
     raise InputError(
-        f"{path}: the image's ground control points are those of no plain map (warp it "
-        "first, as gdalwarp does)"
+        f"{path}: no affine transform fits the image's ground control points within a "
+        "pixel (warp the image first, as gdalwarp does)"
     )
 
 

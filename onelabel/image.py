@@ -21,6 +21,11 @@ Colours = Sequence[Sequence[int]]  # of class 0 and class 1
 Place = dict[str, Any]  # rasterio's "crs", and "transform" or "gcps"
 
 
+def without_data(pixels: np.ndarray) -> np.ndarray:
+    """Tell which pixels (h, w, 3) have no data, as a mask says: (h, w) bool."""
+    return np.any(np.ma.getmaskarray(pixels), -1)
+
+
 class Image:
     """An image that is read block by block, as 8-bit RGB.
 

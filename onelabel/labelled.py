@@ -7,7 +7,7 @@ import numpy as np
 
 from onelabel import depth, ground
 from onelabel.files import InputError, PathLike
-from onelabel.image import Colours, Image
+from onelabel.image import Colours, Image, without_data
 from onelabel.reading import IN_MEMORY, open_image
 from onelabel.resources import PROGRAM_BYTES, check_room, free_memory
 from onelabel.truth import UNLABELLED, read_truth_of
@@ -68,7 +68,7 @@ def read_labelled(
         truth = truth[np.ix_(*lines)]
         _check_size(path, truth)
         rgb = _read_lines(image, *lines)
-        truth[np.ma.getmaskarray(rgb).any(-1)] = UNLABELLED
+        truth[without_data(rgb)] = UNLABELLED
         if (truth == UNLABELLED).all():
             raise InputError(f"{path}: no pixel has both a value and a class in {gt}")
         pairs.append((rgb, truth))

@@ -335,10 +335,12 @@ def _own_name(path: Path, others: Iterable[Path]) -> str:
         return path.stem
 
     def name(one: Path, count: int) -> str:
-        return "_".join(one.absolute().parts[-count:]).replace(".", "_")
+        """Join the last parts of a path, without the root."""
+        return "_".join(one.absolute().parts[1:][-count:]).replace(".", "_")
 
-    counts = range(2, len(path.absolute().parts))
-    taken = ({name(other, count) for other in same} for count in counts)
-    names = [name(path, count) for count in counts]
-    free = [one for one, old in zip(names, taken, strict=True) if one not in old]
-    return free[0] if free else names[-1]
+    own = name(path, 1)
+    for count in range(2, len(path.absolute().parts)):
+        own = name(path, count)
+        if all(own != name(other, count) for other in same):
+            break
+    return own

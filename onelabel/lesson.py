@@ -216,7 +216,7 @@ class Lesson:
 
     def _is_broken_off(self) -> bool:
         try:
-            self.thread.submit(int)  # does nothing
-        except RuntimeError:  # it is closed: the program ends
+            self.thread.submit(int)  # which does nothing
+        except RuntimeError:  # no more work is taken: closed, or the program ends
             return True
         return self.waiting is not None

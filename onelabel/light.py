@@ -22,8 +22,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from onelabel.changes import as_bytes
-from onelabel.image import InMemory
+from onelabel.depth import as_bytes
+from onelabel.image import InMemory, without_data
 from segutils import FCNN, MAX_SIDE, Piece, Predictor, made_even
 
 
@@ -326,7 +326,7 @@ def _core(piece: Piece) -> Part:
 
 def _known(rgb: np.ndarray) -> Part:
     """Give the pixels of an image (h, w, 3), and where it has data, (h, w) bool."""
-    return np.ma.getdata(rgb), ~np.any(np.ma.getmaskarray(rgb), -1)
+    return np.ma.getdata(rgb), ~without_data(rgb)
 
 
 def _chosen(parts: Sequence[Part]) -> np.ndarray:

@@ -94,9 +94,9 @@ def _measure(store: Store, strip: Strip) -> Table:
 
 
 def _border(store: Store, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tell which pixels are on a border, what each adds to the perimeter: (h, w).
+    """Tell which pixels are on a border, and what each adds to the perimeter: (h, w).
 
-    And which of them have pixels without data beside them.
+    The third array tells which lie beside pixels without data.
     As scikit-image's `perimeter` has it (Benkrid and Crookes 2000, "Design and FPGA
     implementation of a perimeter estimator"): a border pixel counts by how many border
     pixels are beside it and how many at its corners.

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from onelabel.files import InputError, one_line
 from onelabel.formats import HINT, has
-from onelabel.image import Image
+from onelabel.image import Image, without_data
 from onelabel.store import Store
 from segutils import HALO, Block, Predictor
 
@@ -88,7 +88,7 @@ def _segment(
     compute = predictor.segment if store.logits is None else predictor.logits
     hidden = None
     if np.ma.isMaskedArray(pixels):
-        hidden = np.any(np.ma.getmaskarray(pixels)[inside], axis=-1)
+        hidden = without_data(pixels)[inside]
     return compute(np.ma.getdata(pixels))[inside], hidden
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from onelabel.files import InputError
+from onelabel.image import without_data
 from onelabel.truth import UNLABELLED
 from segutils import RECEPTIVE_RADIUS, Block
 
@@ -127,7 +128,7 @@ class Scene(NamedTuple):
 
 def scene_of(pixels: np.ndarray, truth: np.ndarray, block: Block, patch: int) -> Scene:
     """Make a scene of pixels (H, W, 3); where they are masked, nothing is labelled."""
-    hidden = np.any(np.ma.getmaskarray(pixels), -1)
+    hidden = without_data(pixels)
     truth = np.where(hidden, UNLABELLED, truth)
     return Scene(np.ma.getdata(pixels), truth, block, patch, hidden)
 

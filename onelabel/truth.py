@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from onelabel.files import InputError, PathLike, counted, is_zarr
-from onelabel.image import Colours, Image
+from onelabel.image import Colours, Image, without_data
 from onelabel.reading import MAX_PIXELS, SUFFIXES, is_image_name, open_image
 from onelabel.vectors import is_vector_name, read_classes
 from segutils import Block
@@ -130,8 +130,7 @@ def _coded(image: Image, block: Block) -> tuple[np.ndarray, np.ndarray]:
     """Give a number for the colour of each pixel of a block, and where it has data."""
     values = image.values(block)
     pixels, codes = np.ma.getdata(values), np.ma.getdata(values)[..., 0]
-    hidden = np.any(np.ma.getmaskarray(values), axis=-1)  # (h, w)
-    has_data = ~hidden & np.isfinite(codes)
+    has_data = ~without_data(values) & np.isfinite(codes)  # (h, w)
     if image.dtype in CODED:
         codes = codes.astype(np.int64)
         for channel in (1, 2):

@@ -258,8 +258,8 @@ def _in_pixels(
             f"{path}: is in {crs}, but {image.path} has no coordinate system (save it "
             "without one, in the image's pixels)"
         )
-    move = ground.to_map(image.place)
     try:
+        move = ground.to_map(image.place)
         if image.place is not None and is_map and crs:
             points = shapely.get_coordinates(polygons)  # (N, 2)
             x, y = map(np.array, transform(crs, image.place["crs"], *points.T))
