@@ -28,6 +28,12 @@ def press(page, name):
     page.get_by_role("button", name=name, exact=True).click()
 
 
+def enter(page, name, text):
+    box = page.get_by_label(name, exact=True)
+    box.fill(text)
+    box.press("Enter")
+
+
 def test_paint_train_save_and_come_back(page, server, checkout, kept):
     open_and_run(page, server, "label")
     painting = Painting(page, checkout)
@@ -70,8 +76,7 @@ def test_images_are_opened_and_listed(page, server, checkout, kept):
     open_and_run(page, server, "label")
     shown = page.get_by_label("shown", exact=True)
     for name, last in (("data/new/rgb.png",) * 2, ("data", "data/gt.png")):
-        page.get_by_label("image or folder", exact=True).fill(name)
-        press(page, "Open")
+        enter(page, "open", name)
         shown.locator("option", has_text=last).wait_for(state="attached")
     page.wait_for_timeout(500)
     assert page.get_by_text(re.compile("^error: ")).all_inner_texts() == []
@@ -81,8 +86,7 @@ def test_images_are_opened_and_listed(page, server, checkout, kept):
 
 def test_an_old_truth_is_corrected(page, server, checkout, kept):
     open_and_run(page, server, "label")
-    page.get_by_label("correct", exact=True).fill("data/gt.png")
-    press(page, "Correct")
+    enter(page, "correct", "data/gt.png")
     page.get_by_text(re.compile(r"\d\d% object")).wait_for()
     painting = Painting(page, checkout)
     page.wait_for_function("() => window.onelabelPainters[0].labels().includes(1)")
