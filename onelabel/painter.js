@@ -817,6 +817,7 @@ class View {
     const withControl = {
       z: () => (event.shiftKey ? this.shared.redo() : this.undo()),
       y: () => this.shared.redo(),
+      s: () => {}, // strokes are kept already: no dialog of the browser's
     };
     const plain = {
       1: () => this.set({ tool: 0 }), 2: () => this.set({ tool: 1 }),

@@ -129,6 +129,8 @@ def test_labels_agree_after_zoom_move_undo_and_redo(painting):
     painting.check(3)
     painting.keys("Control+z", "0")
     painting.check(2)
+    saves = "new KeyboardEvent('keydown', {key: 's', ctrlKey: true, cancelable: true})"
+    assert not painting.ask(f"root.dispatchEvent({saves})")  # no browser's dialog
 
 
 def test_drags_move_the_picture(painting):
