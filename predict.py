@@ -131,7 +131,7 @@ def predict(
     if args.gt:
         truth, _ = read_truth_of(image, args.gt, args.max_pixels)
     sample = image.sample()
-    its_light = common or light.estimate(trained.model, trained.looks, sample)
+    its_light = common or light.estimate(trained.looks, sample)
     network = light.in_light(trained.model, trained.looks, its_light)
     predictor = segutils.Predictor(network, segutils.PRECISIONS[args.precision])
     on_disk = is_large(image) or files.is_zarr_name(output)
@@ -209,7 +209,7 @@ def common_light(
             pieces += image.sample()
     if not pieces:
         return light.SAME
-    found = light.estimate(trained.model, trained.looks, spread(pieces, SAMPLED))
+    found = light.estimate(trained.looks, spread(pieces, SAMPLED))
     print(f"light of all images together: {light.in_words(found)}")
     return found
 
@@ -338,7 +338,7 @@ def check_machine(args: argparse.Namespace) -> int:
     image = open_as_trained(args.verify, trained, args.bands, args.max_pixels)
     rgb = np.ma.getdata(image.read(middle(image.shape)))
     sample = InMemory(rgb).sample()
-    its_light = light.estimate(trained.model, trained.looks, sample)
+    its_light = light.estimate(trained.looks, sample)
     network = light.in_light(trained.model, trained.looks, its_light)
     precision = segutils.PRECISIONS[args.precision]
     findings = compare(network, rgb, precision)

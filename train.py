@@ -346,33 +346,29 @@ def learn(
     return model, trainer
 
 
-def learn_twice(
+def learn_anew(
     args: argparse.Namespace,
     scenes: Sequence[Scene],
-    device: torch.device,
     samples: Sequence[Sequence[Piece]],
-) -> tuple[FCNN, Trainer]:
-    """Train, label the samples of unlabelled images, and train anew on all."""
-    model, trainer = first = learn(args, scenes, device)
-    if not trainer.is_over:
-        return first  # it was interrupted, and is to end
-    taught = processes.from_first(
-        partial(unlabelled.teach, model, describe(model, scenes), samples, trainer.size)
-    )
+    looks: light.Looks,
+    first: Trainer,
+) -> tuple[FCNN, Trainer] | None:
+    """Label samples of unlabelled images, and train anew on all; None if cut off."""
+    taught = processes.from_first(partial(unlabelled.teach, looks, samples, first.size))
     levels = [level for its_light in taught.lights for level in its_light.level]
     print(
         f"unlabelled images: {len(samples)}; {taught.sure:.0%} of their pixels are "
         f"taken as labelled; {min(levels):.2f} to {max(levels):.2f} times as bright"
     )
     with suppress(KeyboardInterrupt):
-        second = learn(args, scenes, device, taught.scenes)
-        if second[1].is_over:
-            before, after = (t.history[-1].scores["IoU"] for _, t in (first, second))
+        model, second = learn(args, scenes, first.device, taught.scenes)
+        if second.is_over:
+            before, after = (t.history[-1].scores["IoU"] for t in (first, second))
             ious = f"{before:.3f} without the unlabelled images, {after:.3f} with"
             print(f"held-out IoU: {ious}")
-            return second
+            return model, second
     print("not finished: the network that learned without them is kept instead")
-    return first
+    return None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -381,14 +377,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = model_file.choose_device(args.device)
     processes.join(device)
     scenes, labels = read_scenes(args)
-    if args.unlabelled:
-        samples = unlabelled.read_samples(args.unlabelled, labels.scale, args.bands)
-        model, trainer = learn_twice(args, scenes, device, samples)
-    else:
-        model, trainer = learn(args, scenes, device)
+    samples = unlabelled.read_samples(args.unlabelled, labels.scale, args.bands)
+    model, trainer = learn(args, scenes, device)
+    looks = describe(model, scenes)
+    if samples and trainer.is_over:
+        second = learn_anew(args, scenes, samples, looks, trainer)
+        model, trainer = second or (model, trainer)
     if processes.rank() > 0:
         return
-    looks = describe(model, scenes)
     save(args, labels, looks, trainer.history, model.state_dict())
     for is_first in (True, False):
         snapshots.Snapshots(snapshot_of(args, is_first), {}).remove()

@@ -44,7 +44,7 @@ CUT = sampling.cut_patches
 # ------------------------------------------------------------------ replacements
 
 
-def unadapted(model, looks, sample):
+def unadapted(looks, sample):
     """Take every light for the training image's."""
     return light.SAME
 

@@ -143,7 +143,7 @@ def learn(family, seed, run, models):
 
 def in_own_light(model, looks, rgb):
     """Adapt a network to the light of an image in memory, as predict.py does."""
-    its_light = light.estimate(model, looks, InMemory(rgb).sample())
+    its_light = light.estimate(looks, InMemory(rgb).sample())
     return light.in_light(model, looks, its_light)
 
 

@@ -50,8 +50,8 @@ def held_out_truth(scenes: Sequence[Scene]) -> np.ndarray:
 def describe(model: FCNN, scenes: Sequence[Scene]) -> light.Looks:
     """Say what the labelled images look like, and how well their light is estimated."""
     pictures = [scene.picture for scene in scenes]
-    looks = light.describe(pictures, [scene.truth for scene in scenes])
-    return {**looks, "error": light.measure_error(model, looks, pictures)}
+    looks = light.describe(model, pictures, [scene.truth for scene in scenes])
+    return {**looks, "error": light.measure_error(looks, pictures)}
 
 
 def scores_when_changed(
@@ -72,7 +72,7 @@ def _segment_changed(
     """Segment a scene's held-out block as it is after a change."""
     around = scene.block.grown(GUARD, scene.truth.shape)
     changed = change(scene.rgb[around.slices])
-    its_light = light.estimate(model, looks, InMemory(changed).sample())
+    its_light = light.estimate(looks, InMemory(changed).sample())
     adapted = light.in_light(model, looks, its_light)
     return segutils.segment(adapted, changed)[scene.block.within(around)]
 

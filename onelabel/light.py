@@ -2,7 +2,7 @@
 
 A new image may be darker, brighter, flatter or of another tint than the training image,
 or have a constant added. Its mean does not tell how much, since that depends on how
-much of each class it shows, too. So the network looks at parts of the image. Its masks
+much of each class it shows, too. So a network looks at parts of the image. Its masks
 show the class that the training image has more of, and the typical colour and contrast
 of that class give an estimate of the light.
 
@@ -54,6 +54,7 @@ Part = tuple[np.ndarray, np.ndarray]  # (h, w, 3) uint8, and which pixels count
 class Looks(TypedDict):
     """What labelled images look like; `describe` says what the values are."""
 
+    network: FCNN
     larger: int
     colour: list[float]
     contrast: list[float]
@@ -62,11 +63,15 @@ class Looks(TypedDict):
     error: list[float]
 
 
-def describe(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Looks:
-    """Say what the labelled images look like, in plain values for the model file.
+def describe(
+    model: FCNN, pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]
+) -> Looks:
+    """Say what the labelled images look like.
 
     Parameters
     ----------
+    model : FCNN
+        A network that learned these images and no others.
     pictures : sequence of ndarray, (H, W, 3) uint8
         The training images, taken together; masked where they have no data.
     truths : sequence of ndarray, (H, W) uint8
@@ -75,6 +80,8 @@ def describe(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Lo
     Returns
     -------
     dict
+        ``network``, the network that the light is estimated with; one that learned
+        other images, too, would take lights of theirs for these images' own.
         ``larger``, the class with more pixels; its typical ``colour`` and ``contrast``;
         ``lowest`` and ``highest``, between which nearly all colours of the images lie:
         three values of 0 to 255 each; ``error``, two zeros until `measure_error`.
@@ -91,6 +98,7 @@ def describe(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Lo
     assert contrast is not None  # images as narrow as that are refused
     lowest, highest = np.percentile(_chosen(known), RANGE, axis=0)
     return {
+        "network": model,
         "larger": larger,
         "colour": _typical_colour(_chosen(of_larger)).tolist(),
         "contrast": contrast.tolist(),
@@ -100,9 +108,7 @@ def describe(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Lo
     }
 
 
-def measure_error(
-    model: FCNN, looks: Looks, pictures: Sequence[np.ndarray]
-) -> list[float]:
+def measure_error(looks: Looks, pictures: Sequence[np.ndarray]) -> list[float]:
     """Measure the error of light and of spread on crops of the training images.
 
     Of a crop's three factors the logarithm farthest from 0 counts; of all crops, the
@@ -113,7 +119,7 @@ def measure_error(
     for crop in (crop for rgb in pictures for crop in _crops(rgb)):
         sample = InMemory(crop).sample()
         count = len(known_pixels(sample))
-        found = count and _look_twice(model, looks, sample, SAME, trust=0.5)
+        found = count and _look_twice(looks, sample, SAME, trust=0.5)
         if found:
             errors.append(_largest(found) ** 2 * count)
     return np.sqrt(np.sum(errors, 0) / max(len(errors) - 1, 1)).tolist()
@@ -156,7 +162,7 @@ def _contrast(parts: Sequence[Part]) -> np.ndarray | None:
     return np.maximum(total / count, 0.1) if count else None
 
 
-def estimate(model: FCNN, looks: Looks, sample: Sequence[Piece]) -> Light:
+def estimate(looks: Looks, sample: Sequence[Piece]) -> Light:
     """Estimate the light of an image.
 
     It is the best of no change, two gains, and a gain with an offset: the one under
@@ -166,10 +172,8 @@ def estimate(model: FCNN, looks: Looks, sample: Sequence[Piece]) -> Light:
 
     Parameters
     ----------
-    model : FCNN
-        The network.
     looks : dict
-        What its training image looks like, from `describe`.
+        What the training image looks like, from `describe`.
     sample : list of (segutils.Tile, ndarray)
         Tiles of the image, from `Image.sample`, or of several images in one light;
         masked pixels do not count.
@@ -183,7 +187,7 @@ def estimate(model: FCNN, looks: Looks, sample: Sequence[Piece]) -> Light:
     pixels = _chosen(parts)
     if len(pixels) == 0:
         return SAME
-    look = partial(_look_twice, model, looks, sample)
+    look = partial(_look_twice, looks, sample)
     typical = _ratio(_typical_colour(pixels), looks["colour"])
     contrast = _contrast_ratio(parts, looks, typical)
     gains = look(SAME, trust=0.5), look(_light(typical, typical), trust=0.5)
@@ -196,11 +200,11 @@ def estimate(model: FCNN, looks: Looks, sample: Sequence[Piece]) -> Light:
     if not any(believed):
         return SAME
     distance_of = partial(_distance, sample=sample, filling=pixels.mean(0))
-    best, distance = SAME, distance_of(in_light(model, looks, SAME))
+    best, distance = SAME, distance_of(in_light(looks["network"], looks, SAME))
     for ways, share in zip(believed, (NEARER, MUCH_NEARER), strict=True):
         enough = share * distance
         for found in ways:
-            its = distance_of(in_light(model, looks, found))
+            its = distance_of(in_light(looks["network"], looks, found))
             if its < min(enough, distance):
                 best, distance = found, its
     return best
@@ -247,7 +251,7 @@ def _largest(light: Light) -> np.ndarray:
 
 
 def _look_twice(
-    model: FCNN, looks: Looks, sample: Sequence[Piece], light: Light, trust: float
+    looks: Looks, sample: Sequence[Piece], light: Light, trust: float
 ) -> Light | None:
     """Estimate the light from the larger class as the masks show it.
 
@@ -258,7 +262,8 @@ def _look_twice(
     parts = [_core(piece) for piece in sample]
     known = len(_chosen(parts))
     for _ in range(2):
-        logits = Predictor(in_light(model, looks, light)).tile_logits(sample)
+        network = in_light(looks["network"], looks, light)
+        logits = Predictor(network).tile_logits(sample)
         larger = [
             (rgb, counts & ((logit > 0) == looks["larger"]))
             for (rgb, counts), (_, logit) in zip(parts, logits, strict=True)

@@ -19,7 +19,7 @@ from onelabel.light import Looks
 from segutils import FCNN, Folded, has_integers
 
 
-MODEL_FORMAT = "one-image segmentation model, 4"
+MODEL_FORMAT = "one-image segmentation model, 5"
 
 
 class Trained(NamedTuple):
@@ -53,8 +53,8 @@ def save(
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     content = {
         "format": MODEL_FORMAT,
-        "weights": {name: value.cpu() for name, value in weights.items()},
-        "looks": dict(looks),
+        "weights": _on_cpu(weights),
+        "looks": {**looks, "network": _on_cpu(looks["network"].state_dict())},
         "colours": [list(map(int, colour)) for colour in colours],
         "scale": scale._asdict() if scale else None,
         "channels": list(channels) if channels else None,
@@ -113,17 +113,14 @@ def load(path: PathLike, device: str | torch.device = "cpu") -> Trained:
             f"{path}: does not hold this network, or not what belongs to it: "
             f"{one_line(error)} (train again)"
         ) from error
+    trained.looks["network"].to(device)
     return trained._replace(model=trained.model.to(device))
 
 
 def _checked(content: Mapping[str, Any], digest: str) -> Trained:
     """Take a model file's content for what it must be, or raise any error."""
-    model, weights = FCNN(), content["weights"]
-    for name, value in model.state_dict().items():
-        if (weights[name].dtype, weights[name].layout) != (value.dtype, value.layout):
-            raise TypeError(f"{name} of another type")  # PyTorch would convert it
-    model.load_state_dict(weights)
     looks, scale, channels = (content[key] for key in ("looks", "scale", "channels"))
+    model, looks["network"] = map(_network, (content["weights"], looks["network"]))
     dark, bright = (tuple(bytes(list(colour))) for colour in content["colours"])
     _require(len(dark) == len(bright) == 3 and dark != bright, "two colours")
     names = ("colour", "contrast", "lowest", "highest")
@@ -142,10 +139,24 @@ def _checked(content: Mapping[str, Any], digest: str) -> Trained:
     if channels is not None:
         counts = [type(band) is int and band > 0 for band in channels]
         _require(isinstance(channels, list) and counts == [True] * 3, "bands")
-    _require(_outputs_are_finite(model.eval()), "finite outputs")
     return Trained(
         model, looks, (dark, bright), scale, channels, content["facts"], digest
     )
+
+
+def _network(weights: Mapping[str, Tensor]) -> FCNN:
+    """Make a network that works, of weights; or raise any error."""
+    model = FCNN()
+    for name, value in model.state_dict().items():
+        if (weights[name].dtype, weights[name].layout) != (value.dtype, value.layout):
+            raise TypeError(f"{name} of another type")  # PyTorch would convert it
+    model.load_state_dict(weights)
+    _require(_outputs_are_finite(model.eval()), "finite outputs")
+    return model
+
+
+def _on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.cpu() for name, value in weights.items()}
 
 
 def _require(is_so: Any, what: str) -> None:

@@ -16,7 +16,7 @@ from onelabel.image import spread
 from onelabel.reading import open_image
 from onelabel.sampling import NOWHERE, Scene, scene_of
 from onelabel.truth import UNLABELLED
-from segutils import FCNN, Piece, Predictor
+from segutils import Piece, Predictor
 
 
 SURE = 1.0  # a pixel's class is taken as told from this logit on, of either sign
@@ -59,10 +59,8 @@ def sure_classes(logit: np.ndarray) -> np.ndarray:
     return classes
 
 
-def teach(
-    model: FCNN, looks: light.Looks, samples: Sequence[Sequence[Piece]], patch: int
-) -> Taught:
-    """Let a network mask the samples, each image in its own light.
+def teach(looks: light.Looks, samples: Sequence[Sequence[Piece]], patch: int) -> Taught:
+    """Let the first network mask the samples, each image in its own light.
 
     The scenes are in the training image's light: a later network allows for the light
     of an image as this one does, so it need not learn lights, too.
@@ -73,10 +71,11 @@ def teach(
     InputError
         No tile is left.
     """
-    lights = [light.estimate(model, looks, sample) for sample in samples]
+    lights = [light.estimate(looks, sample) for sample in samples]
     scenes, sure, total = [], 0, 0
     for sample, its_light in zip(samples, lights, strict=True):
-        predictor = Predictor(light.in_light(model, looks, its_light))
+        network = light.in_light(looks["network"], looks, its_light)
+        predictor = Predictor(network)
         logits = predictor.tile_logits(sample)
         for (tile, pixels), (_, logit) in zip(sample, logits, strict=True):
             classes = sure_classes(logit)

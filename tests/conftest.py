@@ -92,8 +92,8 @@ def environment(monkeypatch):
 def trained_file(folder, model, scene):
     """A model file in the folder, whose masks of the small scene have both classes."""
     rgb, truth = scene
-    looks = light.describe([rgb], [truth])
-    its_light = light.estimate(model, looks, InMemory(rgb).sample())
+    looks = light.describe(model, [rgb], [truth])
+    its_light = light.estimate(looks, InMemory(rgb).sample())
     adapted = light.in_light(model, looks, its_light)
     model.conv4.bias.data[1] -= float(np.median(segutils.logits(adapted, rgb)))
     colours = ((10, 20, 30), (250, 240, 0))

@@ -158,10 +158,11 @@ def model_content():
     model.normalise.fit(RGB)
     with torch.no_grad():
         model.conv4.weight *= 30  # so that both classes are found
+    weights = model.state_dict()
     return {
         "format": model_file.MODEL_FORMAT,
-        "weights": model.state_dict(),
-        "looks": light.describe([RGB], [TRUTH]),
+        "weights": weights,
+        "looks": {**light.describe(model, [RGB], [TRUTH]), "network": weights},
         "colours": [[0, 0, 0], [255, 255, 255]],
         "scale": None,
         "channels": None,
@@ -586,7 +587,7 @@ CATALOGUE["bands"] = [
 
 weights = model_content()["weights"]
 other_network = {f"1.{name}": value for name, value in weights.items()}
-looks = light.describe([RGB], [TRUTH])
+looks = model_content()["looks"]
 hostile = {"format": model_file.MODEL_FORMAT, "weights": Payload()}
 
 
@@ -666,6 +667,8 @@ CATALOGUE["model files"] = [
         ("NaN looks", model_bytes(looks={**looks, "contrast": [np.nan] * 3}), 2)
         + (OTHER,),
         ("a third class", model_bytes(looks={**looks, "larger": 2}), 2, OTHER),
+        ("another first network", model_bytes(looks={**looks, "network": {}}), 2)
+        + (OTHER,),
         ("the older form", legacy(model_content()), 0, "is class 1"),
         ("doubles", changed("conv2.weight", torch.Tensor.double), 2, OTHER),
         ("no scale", model_bytes(without=["scale"]), 2, OTHER),

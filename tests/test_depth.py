@@ -268,7 +268,7 @@ def test_only_the_labelled_rows_and_columns_of_a_large_image_are_read(
 
 def save_model(model, scene, scale):
     rgb, truth = scene
-    looks = light.describe([rgb], [truth])
+    looks = light.describe(model, [rgb], [truth])
     colours = ((0, 0, 0), (255, 255, 255))
     model_file.save("model.pt", model.state_dict(), looks, colours, scale)
 

@@ -136,7 +136,7 @@ def estimates(monkeypatch):
     """The samples that a light was estimated from; it is always `DARK`."""
     seen = []
 
-    def estimate(model, looks, sample):
+    def estimate(looks, sample):
         seen.append(sample)
         return DARK
 

@@ -13,12 +13,12 @@ from onelabel.reading import open_image
 from onelabel.truth import UNLABELLED
 
 
-def estimate(model, looks, rgb):
-    return light.estimate(model, looks, InMemory(rgb).sample())
+def estimate(looks, rgb):
+    return light.estimate(looks, InMemory(rgb).sample())
 
 
 def segment(model, looks, rgb):
-    its_light = estimate(model, looks, rgb)
+    its_light = estimate(looks, rgb)
     return segutils.segment(light.in_light(model, looks, its_light), rgb)
 
 
@@ -57,13 +57,13 @@ def two_tone():
     return rgb.clip(0, 255).astype(np.uint8), truth
 
 
-def test_description_is_of_the_larger_class_and_in_plain_values(two_tone):
+def test_description_is_of_the_larger_class(model, two_tone):
     rgb, truth = two_tone
-    looks = light.describe([rgb], [truth])
+    looks = light.describe(model, [rgb], [truth])
     assert looks["larger"] == 0
     np.testing.assert_allclose(looks["colour"], [79.5, 89.5, 99.5], atol=0.2)
     assert all(type(v) is float for v in looks["colour"] + looks["highest"])
-    other = light.describe([rgb], [1 - truth])
+    other = light.describe(model, [rgb], [1 - truth])
     assert other["larger"] == 1
     assert other["colour"] == looks["colour"]
 
@@ -74,27 +74,27 @@ def test_pixels_without_data_change_nothing(two_tone):
     hidden = np.zeros(wide.shape, bool)
     hidden[:, rgb.shape[1] :] = True
     classes = np.pad(truth, [(0, 0), (0, 40)], constant_values=UNLABELLED)
-    looks = light.describe([rgb], [truth])
-    assert light.describe([np.ma.MaskedArray(wide, hidden)], [classes]) == looks
     model = brightness_model()
+    looks = light.describe(model, [rgb], [truth])
+    assert light.describe(model, [np.ma.MaskedArray(wide, hidden)], [classes]) == looks
     masked = np.ma.MaskedArray(np.concatenate([rgb, 0 * rgb]), False)
     masked[rgb.shape[0] :] = np.ma.masked
-    known, plain = (light.measure_error(model, looks, [p]) for p in (masked, rgb))
+    known, plain = (light.measure_error(looks, [p]) for p in (masked, rgb))
     assert known[0] < 2 * plain[0] + 1
 
 
-def test_unlabelled_black_and_white_pixels_tell_no_colour(two_tone):
+def test_unlabelled_black_and_white_pixels_tell_no_colour(model, two_tone):
     rgb, truth = two_tone
     rgb, truth = rgb.copy(), truth.copy()
-    looks = light.describe([rgb], [truth])
+    looks = light.describe(model, [rgb], [truth])
     rgb[200:] = 0
     rgb[:20] = 255
     truth[:, 350:] = UNLABELLED
     rgb[:, 350:] = 30
     np.testing.assert_allclose(
-        light.describe([rgb], [truth])["colour"], looks["colour"], atol=0.2
+        light.describe(model, [rgb], [truth])["colour"], looks["colour"], atol=0.2
     )
-    assert light.describe([np.zeros_like(rgb)], [truth])["colour"] == [1, 1, 1]
+    assert light.describe(model, [np.zeros_like(rgb)], [truth])["colour"] == [1, 1, 1]
 
 
 def test_the_error_is_what_crops_of_the_training_image_show():
@@ -107,10 +107,10 @@ def test_the_error_is_what_crops_of_the_training_image_show():
         soil = np.random.default_rng(0).normal([80, 90, 100], 3, (300, 400, 3))
         shades = np.linspace(1 - shade, 1 + shade, 400)[:, None]
         rgb = (soil * shades).round().astype(np.uint8)
-        looks = light.describe([rgb], [truth])
+        looks = light.describe(model, [rgb], [truth])
         assert looks["error"] == [0, 0]  # not yet measured
-        one = light.measure_error(model, looks, [rgb])
-        assert light.measure_error(model, looks, [rgb, rgb]) == pytest.approx(one)
+        one = light.measure_error(looks, [rgb])
+        assert light.measure_error(looks, [rgb, rgb]) == pytest.approx(one)
         return one[0] / 150  # of the light of a crop, of 150x150 pixels
 
     assert 0 < error(0) < 0.03 < error(0.1) < error(0.2) < 0.25
@@ -142,7 +142,7 @@ def as_bytes(values):
 def test_a_gain_changes_nothing(trained, new, gain):
     model, looks = trained
     changed = as_bytes(new * gain)
-    told = estimate(model, looks, changed)
+    told = estimate(looks, changed)
     np.testing.assert_allclose(told.level, gain, rtol=0.12)
     same = segment(model, looks, new) == segment(model, looks, changed)
     assert same.mean() > 0.97
@@ -161,22 +161,22 @@ def test_a_constant_that_is_added_changes_little(trained, new, gain, offset):
 
 
 def test_what_an_error_could_explain_is_no_change(trained, new):
-    model, looks = trained
+    _, looks = trained
     dark = new // 2
-    assert estimate(model, looks, dark) != light.SAME
+    assert estimate(looks, dark) != light.SAME
     for error, believed in (([0, 1e6], True), ([1e6, 0], True), ([1e6, 1e6], False)):
-        told = estimate(model, {**looks, "error": error}, dark)
+        told = estimate({**looks, "error": error}, dark)
         assert (told != light.SAME) == believed
     # More pixels are more certain: the error of a whole image is that of a part, less.
     unsure = {**looks, "error": [200.0, 200.0]}
-    assert estimate(model, unsure, dark) != light.SAME
-    assert estimate(model, unsure, dark[:256, :256]) == light.SAME
+    assert estimate(unsure, dark) != light.SAME
+    assert estimate(unsure, dark[:256, :256]) == light.SAME
 
 
 def test_what_brings_the_statistics_no_nearer_is_no_change(trained, new, monkeypatch):
-    model, looks = trained
+    _, looks = trained
     monkeypatch.setattr(light, "_distance", lambda *_, **__: 1.0)
-    assert estimate(model, looks, new // 2) == light.SAME
+    assert estimate(looks, new // 2) == light.SAME
 
 
 def test_the_statistics_of_the_training_image_are_the_nearest(trained):
@@ -196,15 +196,16 @@ def test_the_statistics_of_the_training_image_are_the_nearest(trained):
 def test_a_network_that_is_training_is_left_alone(trained, new):
     model, looks = trained
     training = copy.deepcopy(model).train()
-    assert estimate(training, looks, new // 2) == estimate(model, looks, new // 2)
+    its = {**looks, "network": training}
+    assert estimate(its, new // 2) == estimate(looks, new // 2)
     for name, value in model.state_dict().items():
         assert torch.equal(training.state_dict()[name], value)
 
 
 def test_an_image_in_the_training_light_is_left_alone(trained):
-    model, looks = trained
+    _, looks = trained
     rgb = open_image(ROOT / "data/rgb.png").whole()
-    assert estimate(model, looks, rgb) == light.SAME
+    assert estimate(looks, rgb) == light.SAME
 
 
 def test_a_crop_gets_the_mask_that_it_has_in_the_whole_image(trained, new):
@@ -223,7 +224,7 @@ def test_a_crop_gets_the_mask_that_it_has_in_the_whole_image(trained, new):
 def test_only_the_constants_differ_and_the_model_is_left_alone(model, scene):
     rgb, truth = scene
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    looks = light.describe([rgb], [truth])
+    looks = light.describe(model, [rgb], [truth])
     adapted = light.in_light(model, looks, light.Light((0.5, 0.6, 0.7), (0.8,) * 3))
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
@@ -233,7 +234,7 @@ def test_only_the_constants_differ_and_the_model_is_left_alone(model, scene):
 
 def test_in_a_light_the_larger_class_looks_as_in_training(model, scene):
     rgb, truth = scene
-    looks = light.describe([rgb], [truth])
+    looks = light.describe(model, [rgb], [truth])
     its = light.Light((0.5, 0.6, 0.7), (0.8, 0.9, 1.1))
     adapted = light.in_light(model, looks, its).normalise
     pixel = torch.tensor(looks["colour"])[None, :, None, None]
@@ -243,9 +244,9 @@ def test_in_a_light_the_larger_class_looks_as_in_training(model, scene):
         torch.testing.assert_close(seen, model.normalise(pixel + apart))
 
 
-def test_pixels_are_taken_to_the_training_light(scene):
+def test_pixels_are_taken_to_the_training_light(model, scene):
     rgb, truth = scene
-    looks = light.describe([rgb], [truth])
+    looks = light.describe(model, [rgb], [truth])
     level, spread = np.array([0.8, 0.9, 1.1]), np.array([0.7, 0.9, 1.0])
     colour = np.array(looks["colour"])
     seen = colour * level + (rgb - colour) * spread
@@ -265,16 +266,16 @@ def test_a_light_is_told_in_words():
 @pytest.mark.parametrize("rgb", [np.zeros((1, 1, 3)), np.full((300, 5, 3), 255)])
 def test_an_image_without_colour_is_no_fault(model, two_tone, rgb):
     rgb = rgb.astype(np.uint8)
-    looks = light.describe(*([part] for part in two_tone))
-    told = estimate(model, looks, rgb)
+    looks = light.describe(model, *([part] for part in two_tone))
+    told = estimate(looks, rgb)
     assert (np.abs(np.log(told)) <= np.log(light.STRONGEST)).all()
     adapted = light.in_light(model, looks, told)
     assert np.isfinite(segutils.logits(adapted, rgb)).all()
 
 
-def test_warning_where_an_image_is_unlike(two_tone):
+def test_warning_where_an_image_is_unlike(model, two_tone):
     rgb, truth = two_tone
-    looks = light.describe([rgb], [truth])
+    looks = light.describe(model, [rgb], [truth])
     assert warning(looks, light.SAME, rgb) is None
     dark = warning(looks, light.Light((0.5, 1, 1), (1, 1, 1)), rgb // [2, 1, 1])
     assert dark.startswith("its light is 0.5 (red), 1.0 (green), 1.0 (blue) times")
@@ -297,9 +298,9 @@ def test_changes_give_another_image_of_the_same_kind(scene, name):
 
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_constant_image_has_one_answer(model, two_tone, value):
-    looks = light.describe(*([part] for part in two_tone))
+    looks = light.describe(model, *([part] for part in two_tone))
     rgb = np.full((300, 280, 3), value, np.uint8)
-    its_light = estimate(model, looks, rgb)
+    its_light = estimate(looks, rgb)
     adapted = light.in_light(model, looks, its_light)
     found = probabilities(adapted, rgb)
     assert np.isfinite(its_light).all() and np.isfinite(found).all()
@@ -308,9 +309,9 @@ def test_a_constant_image_has_one_answer(model, two_tone, value):
 
 
 def test_pure_noise_has_an_answer_and_a_warning(model, two_tone):
-    looks = light.describe(*([part] for part in two_tone))
+    looks = light.describe(model, *([part] for part in two_tone))
     rgb = np.random.default_rng(0).integers(0, 256, (300, 280, 3), np.uint8)
-    its_light = estimate(model, looks, rgb)
+    its_light = estimate(looks, rgb)
     adapted = light.in_light(model, looks, its_light)
     found = probabilities(adapted, rgb)
     assert ((found >= 0) & (found <= 1)).all()  # not so with NaN

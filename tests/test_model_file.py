@@ -15,7 +15,7 @@ from onelabel.files import InputError
 
 COLOURS = ((0, 0, 0), (255, 0, 255))
 NOT_THIS = "does not hold this network, or not what belongs to it"
-LOOKS = {
+PLAIN = {
     "larger": 0,
     "colour": [90.0, 80.0, 70.0],
     "contrast": [9.0, 8.0, 7.0],
@@ -26,9 +26,14 @@ LOOKS = {
 
 
 @pytest.fixture
-def path(model, tmp_path):
+def looks(model):
+    return {**PLAIN, "network": model}
+
+
+@pytest.fixture
+def path(model, looks, tmp_path):
     path = tmp_path / "model.pt"
-    model_file.save(path, model.state_dict(), LOOKS, COLOURS, facts={"seed": 3})
+    model_file.save(path, model.state_dict(), looks, COLOURS, facts={"seed": 3})
     return path
 
 
@@ -40,16 +45,21 @@ def test_a_model_file_gives_the_model_back(model, path):
     )
     assert not trained.model.training
     assert trained.colours == COLOURS
-    assert trained.looks == LOOKS
+    first = trained.looks["network"]
+    assert trained.looks == {**PLAIN, "network": first}
+    assert not first.training
+    np.testing.assert_array_equal(
+        segutils.logits(first, rgb), segutils.logits(model, rgb)
+    )
     assert trained.scale is trained.channels is None
     assert trained.facts["seed"] == 3
     assert trained.digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("kind", [INTEGERS, FLOATS])
-def test_a_model_file_keeps_how_values_are_read(model, path, kind):
+def test_a_model_file_keeps_how_values_are_read(model, looks, path, kind):
     scale = Scale(kind, (0.0, 10.5, -3.0), (0.25, 23.5, 1e-3))
-    model_file.save(path, model.state_dict(), LOOKS, COLOURS, scale, (4, 3, 2))
+    model_file.save(path, model.state_dict(), looks, COLOURS, scale, (4, 3, 2))
     trained = model_file.load(path)
     assert trained.scale == scale
     assert isinstance(trained.scale, Scale)
@@ -85,9 +95,9 @@ class Payload:
         return (open, (str(self.path), "w"))
 
 
-def test_a_model_file_is_the_same_bytes_each_time(model, tmp_path):
+def test_a_model_file_is_the_same_bytes_each_time(model, looks, tmp_path):
     for name in ("a.pt", "b.pt"):
-        model_file.save(tmp_path / name, model.state_dict(), LOOKS, COLOURS)
+        model_file.save(tmp_path / name, model.state_dict(), looks, COLOURS)
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
 
 
@@ -126,16 +136,19 @@ def damaged(path, how):
         }
         torch.save({**content, "colours": colours[how.split()[1]]}, path)
     elif how.startswith("looks"):
+        good = content["looks"]
+        nameless = {name: good[name] for name in PLAIN}
         looks = {
             "none": None,
-            "short": {**LOOKS, "colour": [1.0]},
-            "flat": {**LOOKS, "contrast": [0.0, 9.0, 9.0]},
-            "dark": {**LOOKS, "colour": [0.0, 9.0, 9.0]},
-            "error": {**LOOKS, "error": [float("nan"), 1.0]},
-            "nan": {**LOOKS, "lowest": [torch.nan, 0.0, 0.0]},
-            "class": {**LOOKS, "larger": 2},
-            "negative": {**LOOKS, "lowest": [-0.1, 0.0, 0.0]},
-            "bright": {**LOOKS, "highest": [0.0, 255.1, 0.0]},
+            "alone": nameless,
+            "short": {**good, "colour": [1.0]},
+            "flat": {**good, "contrast": [0.0, 9.0, 9.0]},
+            "dark": {**good, "colour": [0.0, 9.0, 9.0]},
+            "error": {**good, "error": [float("nan"), 1.0]},
+            "nan": {**good, "lowest": [torch.nan, 0.0, 0.0]},
+            "class": {**good, "larger": 2},
+            "negative": {**good, "lowest": [-0.1, 0.0, 0.0]},
+            "bright": {**good, "highest": [0.0, 255.1, 0.0]},
         }
         torch.save({**content, "looks": looks[how.split()[1]]}, path)
     elif how.startswith("scale"):
@@ -170,6 +183,7 @@ def damaged(path, how):
         ("colours large", NOT_THIS),
         ("colours words", NOT_THIS),
         ("looks none", NOT_THIS),
+        ("looks alone", NOT_THIS),
         ("looks short", NOT_THIS),
         ("looks flat", NOT_THIS),
         ("looks dark", NOT_THIS),
@@ -220,9 +234,9 @@ def test_looks_of_any_image_are_taken(path):
     content = torch.load(path, weights_only=True)
     black, white = [0.0] * 3, [255.0] * 3
     for lowest, highest in ((black, white), (black, black), (white, white)):
-        looks = {**LOOKS, "larger": 1, "lowest": lowest, "highest": highest}
-        torch.save({**content, "looks": looks}, path)
-        assert model_file.load(path).looks == looks
+        changed = {"larger": 1, "lowest": lowest, "highest": highest}
+        torch.save({**content, "looks": {**content["looks"], **changed}}, path)
+        assert model_file.load(path).looks.items() >= {**PLAIN, **changed}.items()
 
 
 def test_device_that_is_not_there_is_refused(monkeypatch):

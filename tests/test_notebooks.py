@@ -351,7 +351,7 @@ choice.value = "data/other.png"
 assert canvas.value != before
 assert (shown["rgb"] == other).all() and shown["truth"] is None
 sample = InMemory(other).sample()
-its_light = light.estimate(trained.model, trained.looks, sample)
+its_light = light.estimate(trained.looks, sample)
 adapted = light.in_light(trained.model, trained.looks, its_light)
 expected = segutils.segment(adapted, other)
 assert 0 < expected.mean() < 1 and (shown_mask() == expected).all()

@@ -258,7 +258,7 @@ def test_no_forward_pass_is_over_the_budget(folder, scene, monkeypatch):
 def test_predict_draws_the_mask(trained, capsys):
     assert run(predict.main) == 0
     learned, image = model_file.load("model.pt"), open_image("data/rgb.png")
-    its_light = light.estimate(learned.model, learned.looks, image.sample())
+    its_light = light.estimate(learned.looks, image.sample())
     adapted = light.in_light(learned.model, learned.looks, its_light)
     mask = segutils.segment(adapted, image.whole())
     drawn, colours = read_truth("predictions.jpg")

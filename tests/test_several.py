@@ -64,10 +64,13 @@ def test_colour_constants_and_looks_are_those_of_all_images(two):
     looks = learned.looks
     np.testing.assert_allclose(looks["lowest"], np.percentile(pixels, 0.5, axis=0))
     pictures, truths = [s.rgb for s in scenes], [s.truth for s in scenes]
-    error = light.measure_error(learned.model, looks, pictures)
-    assert looks == {**light.describe(pictures[::-1], truths[::-1]), "error": error}
+    error = light.measure_error(looks, pictures)
+    assert looks == {
+        **light.describe(looks["network"], pictures[::-1], truths[::-1]),
+        "error": error,
+    }
     alone = [
-        light.describe([p], [t])["colour"]
+        light.describe(looks["network"], [p], [t])["colour"]
         for p, t in zip(pictures, truths, strict=True)
     ]
     low, high = np.sort(alone, axis=0)

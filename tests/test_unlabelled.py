@@ -58,11 +58,11 @@ def test_what_the_network_is_sure_of_is_the_truth(model, scene, monkeypatch):
     hidden[:20, :30] = True
     picture = np.ma.MaskedArray(rgb, hidden)
     wide = np.ma.concatenate([picture, picture], axis=1)  # of two tiles
-    looks = light.describe([rgb], [truth])
+    looks = light.describe(model, [rgb], [truth])
     logits = segutils.logits(model, np.ma.getdata(wide))
     monkeypatch.setattr(unlabelled, "SURE", float(np.median(abs(logits))))
     sample = InMemory(wide).sample()
-    taught = unlabelled.teach(model, looks, [sample], 32)
+    taught = unlabelled.teach(looks, [sample], 32)
     assert len(taught.scenes) == len(sample) == 2
     covered = np.zeros(logits.shape, int)
     for (tile, _), learned in zip(sample, taught.scenes, strict=True):
@@ -84,11 +84,9 @@ def test_what_is_taught_is_in_the_training_light(model, scene, monkeypatch):
     dark = light.Light((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     monkeypatch.setattr(light, "estimate", lambda *_: dark)
     rgb, truth = scene
-    looks = light.describe([rgb], [truth])
+    looks = light.describe(model, [rgb], [truth])
     monkeypatch.setattr(unlabelled, "SURE", 0.0)
-    (learned,) = unlabelled.teach(
-        model, looks, [InMemory(rgb // 2).sample()], 32
-    ).scenes
+    (learned,) = unlabelled.teach(looks, [InMemory(rgb // 2).sample()], 32).scenes
     assert abs(learned.rgb.astype(int) - rgb).max() <= 1
     mask = segutils.segment(light.in_light(model, looks, dark), rgb // 2)
     np.testing.assert_array_equal(learned.truth, mask)
@@ -99,7 +97,7 @@ def test_nothing_sure_is_an_error(model, scene, monkeypatch):
     monkeypatch.setattr(unlabelled, "SURE", 1e9)
     with pytest.raises(InputError, match="sure of nothing in the unlabelled images"):
         sample = InMemory(rgb).sample()
-        unlabelled.teach(model, light.describe([rgb], [truth]), [sample], 32)
+        unlabelled.teach(light.describe(model, [rgb], [truth]), [sample], 32)
 
 
 def test_half_of_the_patches_are_of_unlabelled_images(scene):
@@ -138,7 +136,11 @@ def test_train_learns_from_unlabelled_images_and_reports_it(photos, capsys):
     assert err == ""
     both = model_file.load("model.pt")
     assert not (both.model.conv1.weight == plain.model.conv1.weight).all()
-    # What new images are compared with is the labelled image alone.
+    # What new images are compared with is the labelled image alone, by the network
+    # that learned no other.
+    learned = both.looks["network"].state_dict()
+    for name, value in plain.model.state_dict().items():
+        assert (learned[name] == value).all()
     for name in ("colour", "contrast", "lowest", "highest", "larger"):
         assert both.looks[name] == plain.looks[name]
     assert (both.model.normalise.mean == plain.model.normalise.mean).all()

@@ -12,7 +12,7 @@ from onelabel import console, light, model_file, verify
 
 @pytest.fixture
 def saved(folder, model, scene):
-    looks = light.describe([scene[0]], [scene[1]])
+    looks = light.describe(model, [scene[0]], [scene[1]])
     colours = ((0, 0, 0), (255, 255, 255))
     model_file.save("model.pt", model.state_dict(), looks, colours)
 

@@ -281,7 +281,7 @@ def test_a_map_without_data_gives_a_mask_without_classes(trained_file, scene):
 
 def test_what_shows_nothing_tells_nothing_of_the_light(model, scene):
     rgb, truth = scene
-    looks = light.describe([rgb], [truth])
+    looks = light.describe(model, [rgb], [truth])
     hidden = np.zeros(rgb.shape, bool)
     hidden[:, 150:] = True
     black, white = (
@@ -290,7 +290,7 @@ def test_what_shows_nothing_tells_nothing_of_the_light(model, scene):
     black, white = black.astype(np.uint8), white.astype(np.uint8)
     one, other = (light.known_pixels(InMemory(v).sample()) for v in (black, white))
     np.testing.assert_array_equal(one, other)
-    looking = partial(light.estimate, model, looks)
+    looking = partial(light.estimate, looks)
     assert looking(InMemory(black).sample()) == looking(InMemory(white).sample())
     nothing = np.ma.MaskedArray(rgb, True)
     assert looking(InMemory(nothing).sample()) == light.SAME
