@@ -86,9 +86,10 @@ def samples():
     looks = dict.fromkeys(("colour", "contrast", "lowest", "highest"), [99.0] * 3)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.pt")
-        looks |= {"larger": 0, "error": [0.0, 0.0]}
-        weights = segutils.FCNN().state_dict()
-        model_file.save(path, weights, looks, ((0, 0, 0), (255, 255, 255)))
+        model = segutils.FCNN()
+        looks |= {"network": model, "larger": 0, "error": [0.0, 0.0]}
+        colours = (0, 0, 0), (255, 255, 255)
+        model_file.save(path, model.state_dict(), looks, colours)
         yield bytes([2]) + path.read_bytes()
 
 

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("environment")
 def photos(folder, model, scene):
     """A folder of four images in a tree, a folder for masks, and a model."""
     looks = {
+        "network": model,
         "larger": 0,
         "colour": [90.0, 80.0, 70.0],
         "contrast": [9.0, 8.0, 7.0],
