@@ -81,7 +81,7 @@ def describe(
     -------
     dict
         ``network``, the network that the light is estimated with; one that learned
-        other images, too, would take lights of theirs for these images' own.
+        other images, too, would take their lights for the light of these.
         ``larger``, the class with more pixels; its typical ``colour`` and ``contrast``;
         ``lowest`` and ``highest``, between which nearly all colours of the images lie:
         three values of 0 to 255 each; ``error``, two zeros until `measure_error`.

@@ -120,7 +120,7 @@ def load(path: PathLike, device: str | torch.device = "cpu") -> Trained:
 def _checked(content: Mapping[str, Any], digest: str) -> Trained:
     """Take a model file's content for what it must be, or raise any error."""
     looks, scale, channels = (content[key] for key in ("looks", "scale", "channels"))
-    model, looks["network"] = map(_network, (content["weights"], looks["network"]))
+    model, first = map(_network, (content["weights"], looks["network"]))
     dark, bright = (tuple(bytes(list(colour))) for colour in content["colours"])
     _require(len(dark) == len(bright) == 3 and dark != bright, "two colours")
     names = ("colour", "contrast", "lowest", "highest")
@@ -139,9 +139,8 @@ def _checked(content: Mapping[str, Any], digest: str) -> Trained:
     if channels is not None:
         counts = [type(band) is int and band > 0 for band in channels]
         _require(isinstance(channels, list) and counts == [True] * 3, "bands")
-    return Trained(
-        model, looks, (dark, bright), scale, channels, content["facts"], digest
-    )
+    looks, facts = looks | {"network": first}, content["facts"]
+    return Trained(model, looks, (dark, bright), scale, channels, facts, digest)
 
 
 def _network(weights: Mapping[str, Tensor]) -> FCNN:

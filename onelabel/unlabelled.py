@@ -60,10 +60,10 @@ def sure_classes(logit: np.ndarray) -> np.ndarray:
 
 
 def teach(looks: light.Looks, samples: Sequence[Sequence[Piece]], patch: int) -> Taught:
-    """Let the first network mask the samples, each image in its own light.
+    """Let the network of the looks mask the samples, each image in its own light.
 
-    The scenes are in the training image's light: a later network allows for the light
-    of an image as this one does, so it need not learn lights, too.
+    The scenes are in the training image's light: prediction allows for the light of an
+    image, so the network that learns them need not learn lights, too.
     Tiles smaller than a patch, and those of which nothing is sure, are left out.
 
     Raises

@@ -57,7 +57,7 @@ def two_tone():
     return rgb.clip(0, 255).astype(np.uint8), truth
 
 
-def test_description_is_of_the_larger_class(model, two_tone):
+def test_description_is_of_the_larger_class_and_in_plain_values(model, two_tone):
     rgb, truth = two_tone
     looks = light.describe(model, [rgb], [truth])
     assert looks["larger"] == 0
