@@ -174,6 +174,7 @@ def test_explore_runs_on_ones_own_scene(project):
 
 
 PAINT = """
+import time
 from onelabel.strokes import Stroke
 session.painter._strokes += [
     Stroke("a", 0, 3, ((10, 10), (40, 12))), Stroke("b", 1, 2, ((100, 90), (120, 95)))
@@ -181,7 +182,7 @@ session.painter._strokes += [
 session.strokes_changed()
 train_button.click()
 while session.model is None:
-    pass
+    time.sleep(0.1)
 save_button.click()
 """
 
