@@ -9,7 +9,6 @@ the medians over the rounds are written to benchmarks/results.md, and what count
 their ratios. It takes about ten minutes on two cores.
 """
 
-import copy
 import platform
 import statistics
 import sys
@@ -36,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 import memory  # noqa: E402
 import peers  # noqa: E402
 import report  # noqa: E402
+from plain import bare  # noqa: E402
 
 import segutils  # noqa: E402 - from the folder above
 import train  # noqa: E402
@@ -94,26 +94,6 @@ def exported(plain):
     example = (torch.zeros(1, 3, TILE, TILE),)
     program = torch.onnx.export(plain, example, dynamo=True, verbose=False)
     return program.model_proto.SerializeToString()
-
-
-def bare(model):
-    """Write the network as the exercise does: four convolutions, without norms.
-
-    The norms are folded into the convolutions, so it is the same function but for the
-    pixels at the image's edge.
-    """
-    layers = dict(model.named_children())
-    for name, (weight, bias) in zip(
-        ("conv1", "conv2", "conv3"), segutils._fold(model), strict=False
-    ):
-        layers[name] = copy.deepcopy(layers[name])
-        layers[name].weight.data, layers[name].bias.data = weight, bias
-        if name == "conv1":
-            layers[name].bias.data = bias - (
-                weight * model.normalise.mean[:, None, None]
-            ).sum((1, 2, 3))
-    kept = (layer for name, layer in layers.items() if not name.startswith("norm"))
-    return torch.nn.Sequential(*kept).eval()
 
 
 def monai(network, overlap):
@@ -185,9 +165,10 @@ def ways(model):
     def ours(precision):
         return lambda rgb: segutils.Predictor(model, precision).segment(rgb)
 
+    integers_too = {f"{OURS}, int8": ours(torch.int8)}
     return {
         OURS: ours(torch.float32),
-        f"{OURS}, int8": ours(torch.int8),
+        **(integers_too if segutils.has_integers() else {}),
         f"{OURS}, bf16": ours(torch.bfloat16),
         "literal network, whole image": whole,
         TILES: by_tiles(plain),

@@ -1,0 +1,121 @@
+"""Measure whole commands, from an image's file to that of its mask.
+
+    pip install -r benchmarks/requirements.txt
+    python train.py
+    python benchmarks/commands.py [MEGAPIXELS ...]
+
+predict.py segments GeoTIFFs of 1 to 1,000 megapixels, or of the sizes that are given:
+the chart. On two of the sizes the programs of benchmarks/plain.py do the same: the
+table. Both are put into benchmarks/results.md. Needs 10 GB of disk and 20 GB of memory;
+on two cores it takes a quarter of an hour.
+"""
+
+import subprocess
+import sys
+import tempfile
+from itertools import product
+from pathlib import Path
+
+import matplotlib
+import memory
+import plain
+import report
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+import segutils
+from onelabel import console, files, pictures
+
+
+MEGAPIXELS = (1, 4, 16, 64, 400, 1000)
+COMPARED = (16, 400)  # megapixels
+OURS = "predict.py"
+INTEGERS = f"{OURS} --precision int8"
+PEERS = {
+    "window after window, as OTBTF": "windows",
+    "the whole image by MONAI, its default overlap": "monai",
+}
+
+
+def command(way, image):
+    """Give the command line that segments an image."""
+    mask = image.with_name("mask.tif")
+    if way in PEERS:
+        return [plain.ROOT / "benchmarks/plain.py", PEERS[way], image, mask]
+    options = ["--output", mask, "--model", plain.ROOT / "model.pt"]
+    return [plain.ROOT / "predict.py", image, *options, *way.split()[1:]]
+
+
+def measure(way, image):
+    """Give the seconds and the peak memory in MiB of a command, or None if it fails."""
+    try:
+        (seconds, _, peak), _ = memory.run([sys.executable, *command(way, image)])
+    except subprocess.CalledProcessError:
+        return None
+    return seconds, peak
+
+
+def table(found, sizes):
+    """Lay out seconds and memory, beside predict.py's."""
+    both = ("s", "of predict.py's", "MiB")
+    lines = report.heads(*(f"{n} MP, {what}" for n, what in product(sizes, both)))
+    for way in dict.fromkeys(way for way, size in found if size in sizes):
+        cells = []
+        for size in sizes:
+            if found[way, size] is None:
+                cells += ["failed", "-", "-"]
+                continue
+            seconds, peak = found[way, size]
+            ratio = seconds / found[OURS, size][0]
+            cells += [f"{seconds:.1f}", f"{ratio:.1f}", f"{peak:.0f}"]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    return lines
+
+
+@matplotlib.rc_context(pictures.STYLE)
+def chart(found, ways, sizes):
+    """Draw seconds against megapixels."""
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axis = figure.subplots()
+    for way in ways:
+        seconds = [found[way, size][0] for size in sizes]
+        axis.plot(sizes, seconds, "o-", label=way)
+    axis.set(xscale="log", yscale="log", xlabel="megapixels", ylabel="seconds")
+    axis.set_xticks(sizes, sizes)
+    axis.legend(frameon=False)
+    return figure
+
+
+def main():
+    """Measure all, and put it into results.md."""
+    files.check_input(plain.ROOT / "model.pt")
+    sizes = tuple(map(int, sys.argv[1:])) or MEGAPIXELS
+    compared = [size for size in COMPARED if size in sizes]
+    ways = [OURS, INTEGERS] if segutils.has_integers() else [OURS]
+    found = {}
+    with tempfile.TemporaryDirectory(dir=plain.ROOT) as folder:
+        image = Path(folder, "image.map.tif")
+        for size in tqdm(sizes, disable=None):
+            side = int((size * 1e6) ** 0.5)
+            memory.make_image(image, side, side)
+            for way in [*ways, *(PEERS if size in compared else ())]:
+                found[way, size] = measure(way, image)
+    seconds = [found[ways[0], size][0] for size in sizes]
+    lines = [
+        "`python benchmarks/commands.py`; GeoTIFFs, 2 cores, one run each, the same "
+        "weights. The other programs stand in benchmarks/plain.py; they have the "
+        "network without norms, and allow for no light.",
+        "",
+        "![Seconds against megapixels](commands.png)",
+        "",
+        f"predict.py: {', '.join(f'{s:.1f} s' for s in seconds)} for "
+        f"{', '.join(map(str, sizes))} megapixels.",
+        "",
+        *table(found, compared),
+    ]
+    report.write_part("Whole commands", "\n".join(lines))
+    pictures.save(chart(found, ways, sizes), plain.ROOT / "benchmarks/commands.png")
+
+
+if __name__ == "__main__":
+    raise SystemExit(console.run(main))
