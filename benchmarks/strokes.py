@@ -40,7 +40,7 @@ from segutils import Block  # noqa: E402
 SEEDS = (0, 1)
 MARKS = (4, 10, 20, 40)  # strokes after which new images are segmented
 FOREST_MARKS = (40,)  # the same for the forest, which takes longer
-MORE = (200, 400, 800)  # steps of the trainings after the last stroke
+MORE = (200, 400, 800, 1600)  # steps of the trainings after the last stroke
 WAYS = ("corrections", "doubt", "random")
 DIRECTIONS = 12  # of a stroke through a place
 
@@ -208,8 +208,7 @@ def segment(photo, model):
 
 def iou_of_new(model, family, photo):
     """Segment the new images as predict.py does."""
-    scenes = photo.described(segutils.Predictor(model))
-    looks = evaluation.describe(model, scenes)
+    looks = evaluation.describe(model, photo.overall())
     return accuracy.own_light_iou(model, looks, family.new)
 
 
@@ -226,7 +225,7 @@ def iou_of_forest(family, labels, seed):
 
 def table(found, results, way):
     """Lay out one way's IoU of new images against the number of strokes."""
-    columns = [*map(str, MARKS), "and 1,400 steps"]
+    columns = [*map(str, MARKS), "and 3,000 steps"]
     lines = report.heads(*columns, "the labelled image then", "seconds")
     for family in found:
         runs = results[family.name, way]

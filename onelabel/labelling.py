@@ -161,11 +161,15 @@ class Session:
                 self.told = "Training: the first mask comes in a moment."
         self._tell()
 
-    def _take_network(self, model: FCNN, steps: int, known: str) -> None:
+    def _take_network(
+        self, model: FCNN, steps: int, is_last: bool, known: str
+    ) -> None:
         """Show what a better network makes of the image."""
         self.model, self.turn = model, 0
+        goes_on = "the training is done" if is_last else "the training goes on"
         self.told = (
-            f"Mask of {time.strftime('%H:%M:%S')}: knows {known}, after {steps} steps."
+            f"Mask of {time.strftime('%H:%M:%S')}: knows {known}, after {steps} steps; "
+            f"{goes_on}."
         )
         self._want()
         self._tell()
@@ -295,8 +299,7 @@ class Session:
             if whole:
                 labels = np.where(labels == UNLABELLED, whole_mask, labels)
             photos = list(self.photos.values())
-            described = [s for one in photos for s in one.described(predictor)]
-            looks = describe(network, described)
+            looks = describe(network, [s for one in photos for s in one.overall()])
             weights, scale = network.state_dict(), photo.image.scale
             model_file.save(model, weights, looks, BLACK_AND_WHITE, scale)
             written = [mask, overlay, model]

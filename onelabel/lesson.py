@@ -6,7 +6,7 @@ Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983). Each begins half 
 the network as it is to a new one, which generalises better than to go on from it
 (shrink and perturb: Ash and Adams 2020, https://arxiv.org/abs/1910.08475).
 
-Strokes show little of an image. So in the last trainings of a chain, half of the
+Strokes show little of an image. So in the longer trainings of a chain, half of the
 patches come from parts spread over the image, where what the network is sure of
 counts as labelled (self-training: Lee 2013, "Pseudo-Label").
 """
@@ -26,7 +26,7 @@ from onelabel.unlabelled import sure_classes
 from segutils import FCNN, Block, Predictor, single_threads
 
 
-FIRST, LONGEST = 100, 800  # steps of a chain's first training, and of its longest
+FIRST, LONGEST = 100, 1600  # steps of a chain's first training, and of its longest
 ALONE = 200  # steps: longer trainings learn from the network's own labels, too
 INHERITED = 0.5  # share of the network's weights that a training begins with
 RUN = 25  # steps between two looks for new labels
@@ -110,8 +110,8 @@ class Lesson:
     new_model, trainer : callable
         ``train.new_model`` and ``train.Trainer``.
     on_network : callable
-        Called in the thread with each better network, the steps so far, and what
-        `teach` was told beside the scenes.
+        Called in the thread with each better network, the steps so far, whether it is
+        the last one of its chain, and what `teach` was told beside the scenes.
     on_problem : callable
         Called with one line where the training failed.
     """
@@ -120,7 +120,7 @@ class Lesson:
         self,
         new_model: Callable[..., FCNN],
         trainer: Callable[..., Any],
-        on_network: Callable[[FCNN, int, Any], None],
+        on_network: Callable[[FCNN, int, bool, Any], None],
         on_problem: Callable[[str], None],
     ) -> None:
         self.new_model, self.trainer = new_model, trainer
@@ -182,7 +182,7 @@ class Lesson:
             if better is None:
                 break
             self.model = better
-            self.on_network(better, self.steps, told)
+            self.on_network(better, self.steps, length == LONGEST, told)
             length *= 2
 
     def practise(

@@ -160,11 +160,8 @@ class Photo:
         with self.lock:
             return spread_parts(self.image, self.labels, self.parts)
 
-    def described(self, predictor: Predictor) -> list[Scene]:
-        """Give the image with its corrected mask; of a large one, some tiles.
-
-        What is painted does not say which class the image has more of.
-        """
+    def overall(self) -> list[Scene]:
+        """Give the image with its labels; of a large one, some tiles."""
         with self.lock:
             labels = self.labels.copy()
         if isinstance(self.image, InMemory):
@@ -172,12 +169,7 @@ class Photo:
         else:
             tiles = spread(self.image.sample(), FEW)
             parts = [(labels[tile.seen.slices], pixels) for tile, pixels in tiles]
-        scenes = []
-        for painted, pixels in parts:
-            mask = predictor.segment(np.ma.getdata(pixels))
-            truth = np.where(painted == UNLABELLED, mask, painted)
-            scenes.append(scene_of(pixels, truth, NOWHERE, PATCH))
-        return scenes
+        return [scene_of(pixels, truth, NOWHERE, PATCH) for truth, pixels in parts]
 
     def shares(self) -> list[float]:
         """Say how much of the image each class labels."""

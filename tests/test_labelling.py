@@ -161,9 +161,9 @@ def lessons(model, monkeypatch):
     FakeTrainer.made, FakeTrainer.on_take = [], lambda trainer: None
     networks, problems, done = [], [], threading.Event()
 
-    def on_network(network, steps, told):
+    def on_network(network, steps, is_last, told):
         networks.append((steps, told))
-        if told == "last" and steps >= lesson.LONGEST:
+        if is_last:
             done.set()
 
     def on_problem(problem):
@@ -178,8 +178,8 @@ def test_trainings_grow_from_each_other(lessons):
     made, networks, _, done = lessons
     made.teach(["scenes"], (), "last")
     assert done.wait(20)
-    assert [trainer.steps for trainer in FakeTrainer.made] == [100, 200, 400, 800]
-    assert all(trainer.taken == trainer.steps for trainer in FakeTrainer.made[:4])
+    assert [trainer.steps for trainer in FakeTrainer.made] == [100, 200, 400, 800, 1600]
+    assert all(trainer.taken == trainer.steps for trainer in FakeTrainer.made)
     assert networks[:3] == [(100, "last"), (300, "last"), (700, "last")]
 
 
@@ -308,7 +308,7 @@ def test_the_mask_follows_a_training(session):
     paint(session, ZERO, ONE)
     trained(session)
     assert "2 strokes; labelled here: " in session.painter.status
-    assert "knows 2 strokes, after 5 steps" in session.painter.status
+    assert "knows 2 strokes, after 5 steps; the training is done" in session.painter.status
     predictor = segutils.Predictor(session.model)
     mask = predictor.segment(session.photo.image.whole()) == 1
     shown = session.painter.layers["mask"](Block(0, 0, 60, 50), 1)

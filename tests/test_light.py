@@ -7,9 +7,10 @@ from conftest import ROOT
 
 import segutils
 import train
-from onelabel import changes, light, model_file
+from onelabel import changes, evaluation, light, model_file
 from onelabel.image import InMemory
 from onelabel.reading import open_image
+from onelabel.sampling import NOWHERE, scene_of
 from onelabel.truth import UNLABELLED
 
 
@@ -66,6 +67,21 @@ def test_description_is_of_the_larger_class_and_in_plain_values(model, two_tone)
     other = light.describe(model, [rgb], [1 - truth])
     assert other["larger"] == 1
     assert other["colour"] == looks["colour"]
+
+
+def test_strokes_do_not_say_which_class_is_larger(two_tone):
+    """Where nothing is labelled, the network's mask stands for it."""
+    rgb, truth = two_tone
+    strokes = np.full_like(truth, UNLABELLED)
+    strokes[20:24, 20:40] = 0
+    strokes[100:150, 120:180] = 1
+    model = brightness_model()
+    looks = [
+        evaluation.describe(model, [scene_of(rgb, labels, NOWHERE, 32)])
+        for labels in (strokes, truth)
+    ]
+    assert looks[0]["larger"] == looks[1]["larger"] == 0
+    np.testing.assert_allclose(looks[0]["colour"], looks[1]["colour"], atol=1)
 
 
 def test_pixels_without_data_change_nothing(two_tone):
