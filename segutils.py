@@ -491,6 +491,8 @@ class Predictor:
             else:
                 self.network = Folded(model.eval(), precision)
         self.device = model.conv1.weight.device
+        # What pixels without data are taken for: black or white would tell of an edge.
+        self.mean = model.normalise.mean.cpu().numpy()
 
     def tile_logits(self, pieces: Iterable[Piece]) -> Iterator[tuple[Tile, np.ndarray]]:
         """Run the network over tiles of an image, one in each thread.
@@ -498,8 +500,8 @@ class Predictor:
         Parameters
         ----------
         pieces : iterable of (Tile, ndarray)
-            The tiles and their pixels, (h, w, 3) uint8. At an odd edge of the image the
-            pixels have one row or column less than the tile.
+            The tiles and their pixels, (h, w, 3) uint8, masked where there is no data.
+            At an odd edge of the image they have one row or column less than the tile.
 
         Yields
         ------
@@ -523,7 +525,8 @@ class Predictor:
     @torch.inference_mode()
     def _core_logit(self, tile: Tile, pixels: np.ndarray) -> np.ndarray:
         """Give the logits of a tile's core."""
-        x = torch.from_numpy(made_even(tile, pixels)).to(self.device)  # (h, w, 3)
+        known = without_gaps(pixels, self.mean)
+        x = torch.from_numpy(made_even(tile, known)).to(self.device)  # (h, w, 3)
         return self.network(x[None])[0][tile.core.within(tile.seen)].cpu().numpy()
 
     def logits(self, rgb: np.ndarray) -> np.ndarray:
@@ -532,7 +535,7 @@ class Predictor:
         Parameters
         ----------
         rgb : ndarray, (H, W, 3) uint8
-            The image, of any size.
+            The image, of any size; masked where it has no data.
 
         Returns
         -------
@@ -589,13 +592,21 @@ def _cut(rgb: np.ndarray) -> list[Piece]:
     return [(tile, rgb[tile.seen.slices]) for tile in tiles(*rgb.shape[:2])]
 
 
+def without_gaps(pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """Give (h, w, 3) uint8 pixels; those without data, the masked ones, in a colour."""
+    if not np.ma.isMaskedArray(pixels):
+        return pixels
+    hidden, filling = np.ma.getmaskarray(pixels), colour.round().clip(0, 255)
+    return np.where(hidden, filling, np.ma.getdata(pixels)).astype(np.uint8)
+
+
 def made_even(tile: Tile, pixels: np.ndarray) -> np.ndarray:
     """Repeat the last row or column where an odd edge of the image cuts them off."""
     below = tile.seen.bottom - tile.seen.top - pixels.shape[0]
     right = tile.seen.right - tile.seen.left - pixels.shape[1]
     if below or right:
         pixels = np.pad(pixels, [(0, below), (0, right), (0, 0)], "edge")
-    return np.ma.getdata(pixels)  # (h, w, 3), both even
+    return pixels  # (h, w, 3), both even
 
 
 _starting = threading.Lock()  # of threads that compute with one thread

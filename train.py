@@ -285,7 +285,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     option("--model", "model.pt", "model file to write (%(default)s)", metavar="FILE")
     text = "loss curves to write (%(default)s)"
     option("--plot", "loss_vs_epochs.png", text, metavar="FILE")
-    text = "images without labels to learn from, too: files or folders"
+    text = "images without labels to learn from: files, folders, patterns"
     option("--unlabelled", [], text, **several)
     text = f"number of epochs (as many as make {STEPS} steps)"
     option("--epochs", None, text, type=console.count, metavar="N")
@@ -298,7 +298,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if not 0 <= args.seed < 2**63:
         raise files.InputError(f"--seed {args.seed}: not from 0 to 2**63 - 1")
     args.pairs = find_pairs(args.rgb, args.gt)
-    args.unlabelled = unlabelled.list_images(args.unlabelled)
+    args.unlabelled = unlabelled.list_images(args.unlabelled, args.pairs)
     inputs = [*(path for pair in args.pairs for path in pair), *args.unlabelled]
     outputs = [(args.model, (".pt", ".pth")), (args.plot, pictures.SUFFIXES)]
     outputs += [(snapshot_of(args, first), (".snapshot",)) for first in (True, False)]
@@ -355,6 +355,9 @@ def learn_anew(
 ) -> tuple[FCNN, Trainer] | None:
     """Label samples of unlabelled images, and train anew on all; None if cut off."""
     taught = processes.from_first(partial(unlabelled.teach, looks, samples, first.size))
+    if not taught.scenes:
+        console.warn("unlabelled images are left out: the network is sure of nothing")
+        return None
     levels = [level for its_light in taught.lights for level in its_light.level]
     print(
         f"unlabelled images: {len(samples)}; {taught.sure:.0%} of their pixels are "

@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from PIL import Image
 
@@ -38,6 +38,15 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str = "") -> None:
         super().__init__(description=description, allow_abbrev=False)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read the command line; a file name may not be empty."""
+        options = super().parse_args(args, namespace)
+        for name, value in vars(options).items():
+            if value == "" or (isinstance(value, list) and "" in value):
+                name = "IMAGE" if name == "images" else f"--{name.replace('_', '-')}"
+                raise InputError(f"{name}: a file name is empty (leave the option out)")
+        return options
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line."""

@@ -131,7 +131,7 @@ def describe_scores(
     }
     title = "held-out block" if len(scenes) == 1 else f"{len(scenes)} held-out blocks"
     table = scores.score_table(title, rows)
-    if any(is_sparse(scene.truth) for scene in scenes):
+    if all(is_sparse(scene.truth) for scene in scenes):
         count = np.count_nonzero(held_out_truth(scenes) != UNLABELLED)
         return (
             f"{table}\nonly strokes are labelled: the scores are of {count:,} painted "

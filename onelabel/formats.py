@@ -194,7 +194,10 @@ def band_indices(
     """Turn band numbers, counted from 1, into indices."""
     if channels and max(channels) > count:
         listed = ",".join(map(str, channels))
-        raise InputError(f"{path}: has {count} bands, but {listed} were asked for")
+        raise InputError(
+            f"{path}: has {count} bands, too few for {listed} (choose others, or train "
+            "on the bands that it has)"
+        )
     return [channel - 1 for channel in channels] if channels else [0, 1, 2]
 
 

@@ -95,8 +95,8 @@ class Image:
         kind, trained = depth.kind_of(self.dtype), scale.kind if scale else depth.BYTES
         if kind != trained:
             raise InputError(
-                f"{self.path}: {self.dtype} pixels ({kind}), but the network was "
-                f"trained on {trained} (convert the image, or train on one like it)"
+                f"{self.path}: {self.dtype} pixels ({kind}), but the training image "
+                f"has {trained} (convert the image, or train on one like it)"
             )
         self.scale = scale
 

@@ -102,12 +102,20 @@ def _labelled_lines(image: Image, truth: np.ndarray) -> list[np.ndarray]:
     ]
 
 
+def check_side(path: PathLike, shape: tuple[int, int]) -> None:
+    """Refuse an image that is too small to learn from."""
+    height, width = shape
+    if min(shape) < MIN_SIDE:
+        raise InputError(
+            f"{path}: {width}x{height} pixels (training needs {MIN_SIDE} a side)"
+        )
+
+
 def _check_size(path: PathLike, truth: np.ndarray) -> None:
     """Refuse an image that is too small or too large to train on."""
     height, width = truth.shape
     size = f"{width}x{height} pixels"
-    if min(height, width) < MIN_SIDE:
-        raise InputError(f"{path}: {size} (training needs {MIN_SIDE} a side)")
+    check_side(path, truth.shape)
     if max(height, width) > MAX_JPEG_SIDE:  # training sees it as a JPEG, too
         raise InputError(
             f"{path}: {size} (training takes at most {MAX_JPEG_SIDE} a side; cut it)"

@@ -26,6 +26,7 @@ from onelabel.files import (
     error_line,
 )
 from onelabel.image import spread
+from onelabel.labelled import check_side
 from onelabel.lesson import Lesson, has_both_classes
 from onelabel.photo import DOUBTS, KEPT, Photo, in_bytes
 from onelabel.reading import open_image
@@ -161,9 +162,7 @@ class Session:
                 self.told = "Training: the first mask comes in a moment."
         self._tell()
 
-    def _take_network(
-        self, model: FCNN, steps: int, is_last: bool, known: str
-    ) -> None:
+    def _take_network(self, model: FCNN, steps: int, is_last: bool, known: str) -> None:
         """Show what a better network makes of the image."""
         self.model, self.turn = model, 0
         goes_on = "the training is done" if is_last else "the training goes on"
@@ -240,21 +239,26 @@ class Session:
             raise InputError("no network yet: paint both classes and train first")
         return self.model
 
-    def rank(self, paths: Iterable[PathLike]) -> list[tuple[float, str]]:
+    def rank(self, paths: Iterable[PathLike]) -> list[str]:
         """Rank images by how unsure the network is of them, the most doubtful first.
 
-        Some tiles of each are looked at. Gives the mean doubt, 0 to 1, and the name.
+        Some tiles of each are looked at. Gives lines of the mean doubt, 0 to 1, and the
+        name; at the end those that cannot be labelled.
         """
-        predictor, ranked = Predictor(self._require_network()), []
+        predictor = Predictor(self._require_network())
+        ranked: list[tuple[float, str]] = []
+        problems = []
         for path in paths:
             try:
                 ranked.append((self._doubt(path, predictor), str(path)))
             except InputError as error:
-                ranked.append((0.0, f"error: {error}"))
-        return sorted(ranked, reverse=True)
+                problems.append(error_line(error))
+        ranked.sort(reverse=True)
+        return [f"{doubt:.3f}  {name}" for doubt, name in ranked] + problems
 
     def _doubt(self, path: PathLike, predictor: Predictor) -> float:
         image = open_image(path)
+        check_side(path, image.shape)
         image.use_scale(self.photo.image.scale)
         logits = predictor.tile_logits(spread(image.sample(), 4))
         doubts = [DOUBTS[in_bytes(logit)].mean() for _, logit in logits]

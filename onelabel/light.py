@@ -24,7 +24,7 @@ from torch import nn
 
 from onelabel.depth import as_bytes
 from onelabel.image import InMemory, without_data
-from segutils import FCNN, MAX_SIDE, Piece, Predictor, made_even
+from segutils import FCNN, MAX_SIDE, Piece, Predictor, made_even, without_gaps
 
 
 FAINT, GLARING = 8, 247  # pixels darker or brighter in every channel tell no colour
@@ -303,7 +303,7 @@ def _distance(model: FCNN, sample: Sequence[Piece], filling: np.ndarray) -> floa
 
     hooks = [norm.register_forward_pre_hook(keep) for norm in norms]
     for tile, pixels in sample:
-        known = np.where(np.ma.getmaskarray(pixels), filling, np.ma.getdata(pixels))
+        known = without_gaps(pixels, filling)
         rgb = torch.from_numpy(made_even(tile, known)).float()  # MPS takes no float64
         model(rgb.to(model.normalise.mean.device).permute(2, 0, 1)[None])
     for hook in hooks:

@@ -180,8 +180,7 @@ def choose_device(name: str, precision: str = "fp32") -> torch.device:
     if precision == "int8":
         if name not in ("auto", "cpu") or not has_integers():
             raise InputError(
-                "--precision int8: needs a processor with AVX-512 VNNI or AVX-VNNI, "
-                f"not {name} here (use fp32)"
+                "--precision int8: needs a CPU with AVX-512 VNNI or AVX-VNNI (use fp32)"
             )
         name = "cpu"
     there = {

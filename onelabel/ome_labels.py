@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onelabel.files import InputError, PathLike, is_zarr, replace_folder
+from onelabel.files import InputError, PathLike, is_zarr, is_zarr_name, replace_folder
 from onelabel.formats import require
 from onelabel.image import SIDE, STRIP, strips
 
@@ -16,9 +16,13 @@ LABELS = "labels"  # the group of an image that holds its labels
 
 
 def is_labels_name(path: PathLike) -> bool:
-    """Tell whether a name is ``IMAGE/labels/NAME``, where IMAGE is a Zarr group."""
+    """Tell whether a name is ``IMAGE/labels/NAME``, where IMAGE is a Zarr group.
+
+    One that is missing, but is named as a Zarr group, counts, too.
+    """
     folder = Path(path).parent
-    return folder.name == LABELS and is_zarr(folder.parent)
+    image = folder.parent
+    return folder.name == LABELS and (is_zarr(image) or is_zarr_name(image))
 
 
 def check_size(path: PathLike, shape: tuple[int, int]) -> None:
@@ -35,6 +39,8 @@ def check_image(path: PathLike) -> None:
     require(path, "zarr", "labels of an OME-Zarr image")
     import zarr
 
+    if not is_zarr(Path(path).parent.parent):
+        raise InputError(f"{path}: there is no such OME-Zarr image (write a .tif)")
     if Path(path).name.startswith("."):
         raise InputError(f"{path}: labels have a name without a dot before it")
     try:

@@ -17,10 +17,14 @@ BESIDE = {  # the mask: the files of these options, and their suffixes
     **object_files.SUFFIXES,
 }
 
-SEGMENTING = (  # the options that say nothing where a mask is there already
-    *("images", "model", "gt", "overlay", "probabilities", "device", "light"),
-    *("precision", "bands", "workers", "scheduler", "verify", "export"),
-)
+MODES: dict[str, Sequence[str]] = {  # that segment no image, and their own options
+    "from_mask": (
+        *("output", "min_area", "fill_holes", "objects", "label_image", "polygons"),
+        *("simplify", "rois", "max_pixels", "overwrite"),
+    ),
+    "verify": ("model", "device", "precision", "bands", "max_pixels"),
+    "export": ("model",),
+}
 
 
 def singles(args: argparse.Namespace) -> dict[str, str]:
@@ -110,22 +114,32 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     onnx = "write the network as an ONNX file, for QGIS Deepness; segment nothing"
     option("--export", None, onnx, metavar="FILE")
     args = parser.parse_args(argv)
-    for name, value in vars(args).items():
-        if value == "" or value == [""]:
-            name = "IMAGE" if name == "images" else f"--{name.replace('_', '-')}"
-            raise InputError(f"{name}: a file name is empty (leave the option out)")
+    for mode, its_own in MODES.items():
+        if getattr(args, mode) is not None:
+            known = (mode, *its_own)
+            given = [n for n, v in vars(args).items() if v != parser.get_default(n)]
+            refuse_idle(args, mode, [n for n in given if n not in known])
     if args.simplify and args.polygons is None:
-        raise InputError("--simplify: goes with --polygons")
+        raise InputError(
+            f"--simplify {args.simplify:g}: goes with --polygons (add it, or leave "
+            "this out)"
+        )
     args.wanted = Wanted.by(vars(args))
     if args.from_mask is None:
         args.images = args.images or ["data/rgb.png"]
         args.output = "predictions.jpg" if args.output is None else args.output
-        return args
-    idle = [n for n in SEGMENTING if getattr(args, n) != parser.get_default(n)]
-    if idle:
-        names = ["the image" if name == "images" else f"--{name}" for name in idle]
-        raise InputError(
-            f"--from-mask {args.from_mask}: no image is segmented (leave out "
-            f"{', '.join(names)})"
-        )
     return args
+
+
+def refuse_idle(args: argparse.Namespace, mode: str, idle: Sequence[str]) -> None:
+    """Refuse options that say nothing where no image is segmented."""
+    if idle:
+        names = ["the image" if n == "images" else _as_option(n) for n in idle]
+        raise InputError(
+            f"{_as_option(mode)} {getattr(args, mode)}: no image is segmented (leave "
+            f"out {', '.join(names)})"
+        )
+
+
+def _as_option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -10,7 +10,7 @@ import numpy as np
 from onelabel import depth
 from onelabel.files import InputError, PathLike
 from onelabel.image import STRIP, Colour, Image, InMemory, grid, hold, spread
-from onelabel.labelled import MIN_SIDE
+from onelabel.labelled import check_side
 from onelabel.lesson import PATCH, Pixels, labelled_parts, spread_parts
 from onelabel.pipeline import read_with_halo
 from onelabel.reading import open_image
@@ -54,11 +54,7 @@ class Photo:
     def __init__(self, path: PathLike, like: "Photo | None" = None) -> None:
         self.path = Path(path)
         image = open_image(path)
-        if min(image.shape) < MIN_SIDE:
-            height, width = image.shape
-            raise InputError(
-                f"{path}: {width}x{height} pixels (training needs {MIN_SIDE} a side)"
-            )
+        check_side(path, image.shape)
         if not image.in_any_order:  # any part may be looked at, in any order
             image = hold(image)
             image.path = path
@@ -196,7 +192,7 @@ class Photo:
     def segment(self, predictor: Predictor, part: Block) -> None:
         """Segment a part, and keep the probabilities."""
         pixels, inside = read_with_halo(self.image, part)
-        logit = predictor.logits(np.ma.getdata(pixels))[inside]
+        logit = predictor.logits(pixels)[inside]
         self.probability[part.slices] = in_bytes(logit)
 
     def unsure_places(self, most: int = 20) -> list[Block]:

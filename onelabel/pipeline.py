@@ -89,7 +89,7 @@ def _segment(
     hidden = None
     if np.ma.isMaskedArray(pixels):
         hidden = without_data(pixels)[inside]
-    return compute(np.ma.getdata(pixels))[inside], hidden
+    return compute(pixels)[inside], hidden
 
 
 def _fill_block(store: Store, image: Image, predictor: Predictor, block: Block) -> None:

@@ -114,8 +114,8 @@ def _first_bytes(path: PathLike) -> bytes:
 def _check_pixels(path: PathLike, shape: Sequence[int], most: int) -> None:
     if shape[0] * shape[1] > most:
         raise InputError(
-            f"{path}: {shape[1]}x{shape[0]}: more than {most:,} pixels (a bomb? if "
-            "not, allow more)"
+            f"{path}: {shape[1]}x{shape[0]}: more than {most:,} pixels (a "
+            "decompression bomb? if not, allow more)"
         )
 
 

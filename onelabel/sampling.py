@@ -17,7 +17,7 @@ from torch import Tensor
 from onelabel.files import InputError
 from onelabel.image import without_data
 from onelabel.truth import UNLABELLED
-from segutils import RECEPTIVE_RADIUS, Block
+from segutils import RECEPTIVE_RADIUS, Block, without_gaps
 
 
 # ------------------------------------------------------------------ the split
@@ -127,10 +127,15 @@ class Scene(NamedTuple):
 
 
 def scene_of(pixels: np.ndarray, truth: np.ndarray, block: Block, patch: int) -> Scene:
-    """Make a scene of pixels (H, W, 3); where they are masked, nothing is labelled."""
+    """Make a scene of pixels (H, W, 3); where they are masked, nothing is labelled.
+
+    Patches show masked pixels, too: they get the mean colour of the others, as
+    `segutils.Predictor` gives them the network's.
+    """
     hidden = without_data(pixels)
     truth = np.where(hidden, UNLABELLED, truth)
-    return Scene(np.ma.getdata(pixels), truth, block, patch, hidden)
+    mean = np.ma.filled(np.ma.mean(pixels, (0, 1)), 0)  # 0 where all are masked
+    return Scene(without_gaps(pixels, mean), truth, block, patch, hidden)
 
 
 def split_scene(pixels: np.ndarray, truth: np.ndarray, largest: int) -> Scene:

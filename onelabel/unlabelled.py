@@ -5,6 +5,7 @@ A second network learns from both, the labelled image and these (self-training: 
 show.
 """
 
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 from onelabel import depth, jobs, light
 from onelabel.files import InputError, PathLike
 from onelabel.image import spread
+from onelabel.labelled import check_side
 from onelabel.reading import open_image
 from onelabel.sampling import NOWHERE, Scene, scene_of
 from onelabel.truth import UNLABELLED
@@ -31,9 +33,21 @@ class Taught(NamedTuple):
     sure: float  # the share of the pixels that have a truth
 
 
-def list_images(names: Sequence[PathLike]) -> list[str]:
-    """Name the images of files, folders and patterns."""
-    return [image for name in names for image, _ in jobs.expand(str(name))]
+def list_images(
+    names: Sequence[PathLike], pairs: Sequence[tuple[PathLike, PathLike]] = ()
+) -> list[str]:
+    """Name the images of files, folders and patterns, each of them once.
+
+    Labelled ones, in pairs with their truths, are left out: what is held out of them
+    must not be learned.
+    """
+    images = [image for name in names for image, _ in jobs.expand(str(name))]
+    found = {os.path.realpath(image): image for image in images}
+    for path, _ in pairs:
+        found.pop(os.path.realpath(path), None)
+    if images and not found:
+        raise InputError(f"{images[0]}: is labelled (name images that are not)")
+    return list(found.values())
 
 
 def read_samples(
@@ -47,6 +61,7 @@ def read_samples(
     samples = []
     for path in chosen:
         image = open_image(path, channels)
+        check_side(path, image.shape)
         image.use_scale(scale)
         samples.append(spread(image.sample(), MOST // len(chosen)))
     return samples
@@ -65,11 +80,6 @@ def teach(looks: light.Looks, samples: Sequence[Sequence[Piece]], patch: int) ->
     The scenes are in the training image's light: prediction allows for the light of an
     image, so the network that learns them need not learn lights, too.
     Tiles smaller than a patch, and those of which nothing is sure, are left out.
-
-    Raises
-    ------
-    InputError
-        No tile is left.
     """
     lights = [light.estimate(looks, sample) for sample in samples]
     scenes, sure, total = [], 0, 0
@@ -87,9 +97,4 @@ def teach(looks: light.Looks, samples: Sequence[Sequence[Piece]], patch: int) ->
             if told and min(truth.shape) >= patch:
                 rgb = light.as_in_training(scene.rgb, looks, its_light)
                 scenes.append(scene._replace(rgb=rgb))
-    if not scenes:
-        raise InputError(
-            "the network is sure of nothing in the unlabelled images (are they like "
-            "the labelled one?)"
-        )
     return Taught(scenes, lights, sure / total)

@@ -358,14 +358,21 @@ CATALOGUE["odd images"] = [
     good("saturated white", encoded(np.full_like(RGB, 255))),
     good("constant grey", encoded(np.full_like(RGB, 128))),
     good("pure noise", encoded(noise)),
-    bad("grey png of 16 bits", encoded(deep), "was trained on 8 bits"),
-    bad("grey tif of 16 bits", encoded(deep, "tif"), "trained on 8 bits", "tif"),
-    bad("tif of floats", encoded(floats, "tif"), "trained on 8 bits", "tif"),
-    bad("tif with NaN", encoded(holed, "tif"), "trained on 8 bits", "tif"),
+    bad("grey png of 16 bits", encoded(deep), "the training image has 8 bits"),
+    bad(
+        "grey tif of 16 bits",
+        encoded(deep, "tif"),
+        "the training image has 8 bits",
+        "tif",
+    ),
+    bad(
+        "tif of floats", encoded(floats, "tif"), "the training image has 8 bits", "tif"
+    ),
+    bad("tif with NaN", encoded(holed, "tif"), "the training image has 8 bits", "tif"),
     bad(
         "tif of 32-bit integers",
         encoded(deep.astype(np.int32), "tif"),
-        "trained on 8 bits",
+        "the training image has 8 bits",
         "tif",
     ),
     good("tif of CIELAB", encoded(RGB, "tif", "LAB"), "tif"),
@@ -427,7 +434,7 @@ CATALOGUE["odd names"] += [
     ),
     Case("mask of a NUL", (), "predict rgb.png --output 'a\0.png'", 2, "cannot be"),
     Case("mask of 300 letters", (), f"train --plot {'x' * 300}.png", 2, "cannot be"),
-    Case("model of no name", (), "train --model ''", 2, "unknown suffix"),
+    Case("model of no name", (), "train --model ''", 2, "a file name is empty"),
     Case("suffix only", (), "predict rgb.png --output .png", 2, "no such folder"),
     Case("web address", (), "predict https://localhost/a.png", 2, "no such file"),
 ]
@@ -575,7 +582,12 @@ CATALOGUE["bands"] = [
     for name, numbers, code, words in [
         (f"{command}: in another order", "3,2,1", 0, ""),
         (f"{command}: one of them only", "1,1,1", 0, ""),
-        (f"{command}: one too many", "1,2,4", 2, "rgb.png: has 3 bands, but 1,2,4 "),
+        (
+            f"{command}: one too many",
+            "1,2,4",
+            2,
+            "rgb.png: has 3 bands, too few for 1,2,4 ",
+        ),
         (f"{command}: two", "1,2", 2, "1,2: expected three numbers"),
         (f"{command}: four", "1,2,3,4", 2, "expected three numbers"),
         (f"{command}: number 0", "0,1,2", 2, "expected three numbers"),
@@ -682,8 +694,18 @@ CATALOGUE["model files"] = [
         ("bands between", model_bytes(channels=[1.5, 2, 3]), 2, OTHER),
         ("bands by name", model_bytes(channels={1: 1, 2: 2, 3: 3}), 2, OTHER),
         ("two bands", model_bytes(channels=[1, 2]), 2, OTHER),
-        ("band 4", model_bytes(channels=[1, 2, 4]), 2, "has 3 bands, but 1,2,4"),
-        ("16 bits", model_bytes(scale=scale_of()), 2, "was trained on integers of"),
+        (
+            "band 4",
+            model_bytes(channels=[1, 2, 4]),
+            2,
+            "has 3 bands, too few for 1,2,4",
+        ),
+        (
+            "16 bits",
+            model_bytes(scale=scale_of()),
+            2,
+            "the training image has integers of",
+        ),
     ]
 ]
 

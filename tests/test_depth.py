@@ -320,7 +320,7 @@ def test_an_image_of_another_kind_is_refused_in_one_line(
         return
     assert run(name, "--output", "mask.png") == 2
     assert capsys.readouterr().err == (
-        f"error: {name}: {dtype} pixels ({kind}), but the network was trained on "
+        f"error: {name}: {dtype} pixels ({kind}), but the training image has "
         f"{trained} (convert the image, or train on one like it)\n"
     )
     assert not Path("mask.png").exists()

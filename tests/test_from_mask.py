@@ -541,7 +541,7 @@ def test_a_mask_of_one_colour_is_all_one_class(here, value, count):
 def test_an_option_that_would_do_nothing_is_refused(here, capsys):
     save("mask.png", blobs(40, 50) * 255)
     assert predict_here("--from-mask", "mask.png", "--simplify", "1") == 2
-    assert "--simplify: goes with --polygons" in capsys.readouterr().err
+    assert "--simplify 1: goes with --polygons" in capsys.readouterr().err
 
 
 def test_what_a_mask_cannot_tell_is_refused_before_any_work(here, capsys, monkeypatch):

@@ -81,7 +81,7 @@ def test_a_processor_without_it_is_told(trained_file, monkeypatch, capsys):
     monkeypatch.setattr(model_file, "has_integers", lambda: False)
     assert predict_here("--precision", "int8") == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: --precision int8: needs a processor with AVX-512")
+    assert error.startswith("error: --precision int8: needs a CPU with AVX-512")
     assert error.count("\n") == 1
 
 

@@ -72,7 +72,10 @@ def test_an_image_without_the_bands_of_the_model_is_refused(folder, scene, capsy
     capsys.readouterr()
     assert run(predict.main, "rgb.tif", "--output", "m.png") == 2
     said = capsys.readouterr().err
-    assert said == "error: rgb.tif: has 3 bands, but 4,3,2 were asked for\n"
+    assert said == (
+        "error: rgb.tif: has 3 bands, too few for 4,3,2 (choose others, or train on "
+        "the bands that it has)\n"
+    )
 
 
 def write_zarr(path, rgb):

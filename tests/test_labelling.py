@@ -308,7 +308,9 @@ def test_the_mask_follows_a_training(session):
     paint(session, ZERO, ONE)
     trained(session)
     assert "2 strokes; labelled here: " in session.painter.status
-    assert "knows 2 strokes, after 5 steps; the training is done" in session.painter.status
+    assert (
+        "knows 2 strokes, after 5 steps; the training is done" in session.painter.status
+    )
     predictor = segutils.Predictor(session.model)
     mask = predictor.segment(session.photo.image.whole()) == 1
     shown = session.painter.layers["mask"](Block(0, 0, 60, 50), 1)
@@ -331,9 +333,12 @@ def test_images_are_ranked_by_doubt(session, scene):
         session.rank([RGB])
     paint(session, ZERO, ONE)
     trained(session)
-    ranked = session.rank([RGB, "data/white.png"])
-    assert sorted(path for _, path in ranked) == [RGB, "data/white.png"]
-    assert 1 >= ranked[0][0] >= ranked[1][0] >= 0
+    Image.new("RGB", (1, 1)).save("data/dot.png")
+    *ranked, problem = session.rank([RGB, "data/dot.png", "data/white.png"])
+    doubts, names = zip(*(line.split("  ") for line in ranked), strict=True)
+    assert sorted(names) == [RGB, "data/white.png"]
+    assert 1 >= float(doubts[0]) >= float(doubts[1]) >= 0
+    assert problem.startswith("error: data/dot.png: 1x1 pixels")
 
 
 def test_what_is_saved_is_what_the_commands_take(session):
@@ -450,7 +455,7 @@ def test_strokes_that_cannot_be_kept_are_told_until_they_are(session):
 
 def test_images_of_two_kinds_of_pixels_do_not_mix(session, scene):
     write_deep_png("deep.png", scene[0].astype(np.uint16) * 200)
-    with pytest.raises(InputError, match="trained on 8 bits"):
+    with pytest.raises(InputError, match="training image has 8 bits"):
         session.open("deep.png")
     assert str(session.photo.path) == RGB
 

@@ -410,9 +410,7 @@ def test_sixteen_bit_bands_are_chosen(tmp_path):
     write_tiff(tmp_path / "a.tif", values)
     image = open_image(tmp_path / "a.tif", [5, 1, 3])
     np.testing.assert_array_equal(image.whole(), values[..., [4, 0, 2]])
-    with pytest.raises(
-        InputError, match=r"a\.tif: has 5 bands, but 6,1,3 were asked for$"
-    ):
+    with pytest.raises(InputError, match=r"a\.tif: has 5 bands, too few for 6,1,3 "):
         open_image(tmp_path / "a.tif", [6, 1, 3])
 
 
@@ -429,7 +427,7 @@ def test_bands_of_any_format_are_chosen(tmp_path, monkeypatch, suffix, library):
             hide_libraries(monkeypatch)
     np.testing.assert_array_equal(read(path, channels=[3, 1, 1]), rgb[..., [2, 0, 0]])
     with pytest.raises(
-        InputError, match=f"a.{suffix}: has 3 bands, but 1,2,4 were asked for$"
+        InputError, match=f"a.{suffix}: has 3 bands, too few for 1,2,4 "
     ):
         open_image(path, [1, 2, 4])
 
@@ -597,7 +595,10 @@ def test_ordinary_images_need_no_library(trained_file, monkeypatch):
 
 def test_too_many_pixels_are_refused_by_the_header(trained_file, capsys):
     assert run("--max-pixels", 1000) == 2
-    assert "230x176: more than 1,000 pixels (a bomb" in capsys.readouterr().err
+    assert (
+        "230x176: more than 1,000 pixels (a decompression bomb"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])

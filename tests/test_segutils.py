@@ -444,3 +444,20 @@ def test_an_interrupt_while_threads_start_ends_them(model, monkeypatch):
     for thread in set(threading.enumerate()) - before:
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_pixels_without_data_count_as_the_mean_colour(model):
+    """Whatever value stands there; so no edge of a map looks black or white."""
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (300, 270, 3), np.uint8)
+    hidden = np.zeros(rgb.shape, bool)
+    hidden[:, 250:] = hidden[40:60, 30:90] = True
+    mean = model.normalise.mean.numpy().round()
+    expected = segutils.logits(model, np.where(hidden, mean, rgb).astype(np.uint8))
+    for value in (0, 255):
+        picture = np.ma.MaskedArray(
+            np.where(hidden, value, rgb).astype(np.uint8), hidden
+        )
+        np.testing.assert_array_equal(segutils.logits(model, picture), expected)
+        mask = segutils.segment(model, picture)
+        np.testing.assert_array_equal(mask, expected > 0)

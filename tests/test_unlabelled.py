@@ -59,7 +59,7 @@ def test_what_the_network_is_sure_of_is_the_truth(model, scene, monkeypatch):
     picture = np.ma.MaskedArray(rgb, hidden)
     wide = np.ma.concatenate([picture, picture], axis=1)  # of two tiles
     looks = light.describe(model, [rgb], [truth])
-    logits = segutils.logits(model, np.ma.getdata(wide))
+    logits = segutils.logits(model, wide)
     monkeypatch.setattr(unlabelled, "SURE", float(np.median(abs(logits))))
     sample = InMemory(wide).sample()
     taught = unlabelled.teach(looks, [sample], 32)
@@ -92,12 +92,25 @@ def test_what_is_taught_is_in_the_training_light(model, scene, monkeypatch):
     np.testing.assert_array_equal(learned.truth, mask)
 
 
-def test_nothing_sure_is_an_error(model, scene, monkeypatch):
-    rgb, truth = scene
+def test_labelled_images_are_left_out_and_others_named_once(photos):
+    pair = ("data/rgb.png", "data/gt.png")
+    os.symlink("../data/rgb.png", "photos/same.png")
+    names = ["photos", "photos/*.png", os.path.abspath("photos/a.png")]
+    found = unlabelled.list_images(names, [pair])
+    assert [os.path.basename(path) for path in found] == ["a.png", "b.jpg"]
+    with pytest.raises(InputError, match=r"data/rgb\.png: is labelled"):
+        unlabelled.list_images(["data/rgb.png"], [pair])
+
+
+def test_where_nothing_is_sure_the_first_network_is_kept(photos, monkeypatch, capsys):
+    assert train_here("--epochs", 2) == 0
+    first = model_file.load("model.pt").model.state_dict()
     monkeypatch.setattr(unlabelled, "SURE", 1e9)
-    with pytest.raises(InputError, match="sure of nothing in the unlabelled images"):
-        sample = InMemory(rgb).sample()
-        unlabelled.teach(light.describe(model, [rgb], [truth]), [sample], 32)
+    assert train_here("--epochs", 2, "--unlabelled", "photos") == 0
+    assert "warning: unlabelled images are left out" in capsys.readouterr().err
+    for name, value in model_file.load("model.pt").model.state_dict().items():
+        assert (value == first[name]).all()
+    assert not list(Path().glob("*.snapshot"))
 
 
 def test_half_of_the_patches_are_of_unlabelled_images(scene):
@@ -183,6 +196,9 @@ def test_refused_unlabelled_images(photos, capsys):
     Image.fromarray(np.zeros((90, 90), np.uint16)).save("photos/deep.png")
     assert train_here("--epochs", 1, "--unlabelled", "photos/deep.png") == 2
     assert "photos/deep.png: uint16 pixels" in capsys.readouterr().err
+    Image.new("RGB", (3, 40)).save("photos/thin.png")
+    assert train_here("--epochs", 1, "--unlabelled", "photos/thin.png") == 2
+    assert "thin.png: 3x40 pixels (training needs 32" in capsys.readouterr().err
     assert train_here("--epochs", 1, "--unlabelled", "missing.png") == 2
     assert "missing.png" in capsys.readouterr().err
     before = Path("photos/a.png").read_bytes()
