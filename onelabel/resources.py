@@ -70,7 +70,7 @@ def check_room(path: PathLike, size: str, what: str, need: float, free: float) -
     """Refuse work for which there is too little of something, in bytes."""
     if need > free:
         raise InputError(
-            f"{path}: {size} need {need / 1e9:.2g} GB of {what}, but {free / 1e9:.2g} "
+            f"{path}: {size} need {need / 1e9:.1f} GB of {what}, but {free / 1e9:.1f} "
             "GB are free (free some, or cut the image)"
         )
 
