@@ -57,8 +57,8 @@ def measure(way, image):
 
 def table(found, sizes):
     """Lay out seconds and memory, beside predict.py's."""
-    both = ("s", "of predict.py's", "MiB")
-    lines = report.heads(*(f"{n} MP, {what}" for n, what in product(sizes, both)))
+    columns = product(sizes, ("s", "of predict.py's", "MiB"))
+    lines = report.heads(*(f"{size} MP, {what}" for size, what in columns))
     for way in dict.fromkeys(way for way, size in found if size in sizes):
         cells = []
         for size in sizes:
@@ -100,7 +100,7 @@ def main():
             memory.make_image(image, side, side)
             for way in [*ways, *(PEERS if size in compared else ())]:
                 found[way, size] = measure(way, image)
-    seconds = [found[ways[0], size][0] for size in sizes]
+    seconds = [found[OURS, size][0] for size in sizes]
     lines = [
         "`python benchmarks/commands.py`; GeoTIFFs, 2 cores, one run each, the same "
         "weights. The other programs stand in benchmarks/plain.py; they have the "

@@ -44,13 +44,18 @@ class Parser(argparse.ArgumentParser):
         options = super().parse_args(args, namespace)
         for name, value in vars(options).items():
             if value == "" or (isinstance(value, list) and "" in value):
-                name = "IMAGE" if name == "images" else f"--{name.replace('_', '-')}"
+                name = "IMAGE" if name == "images" else as_option(name)
                 raise InputError(f"{name}: a file name is empty (leave the option out)")
         return options
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line."""
         raise InputError(f"{message} (--help lists the options)")
+
+
+def as_option(name: str) -> str:
+    """Write the name of a value as its option on the command line."""
+    return f"--{name.replace('_', '-')}"
 
 
 def count(text: str) -> int:

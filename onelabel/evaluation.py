@@ -50,15 +50,15 @@ def held_out_truth(scenes: Sequence[Scene]) -> np.ndarray:
 def describe(model: FCNN, scenes: Sequence[Scene]) -> light.Looks:
     """Say what the labelled images look like, and how well their light is estimated.
 
-    Strokes do not tell which class an image has more of. So where it has no label, the
-    network's mask stands for one.
+    Strokes do not tell which class an image has more of. So where a pixel has no
+    label, the network's class stands for it.
     """
     pictures = [scene.picture for scene in scenes]
-    looks = light.describe(model, pictures, [completed(model, s) for s in scenes])
+    looks = light.describe(model, pictures, [_completed(model, s) for s in scenes])
     return {**looks, "error": light.measure_error(looks, pictures)}
 
 
-def completed(model: FCNN, scene: Scene) -> np.ndarray:
+def _completed(model: FCNN, scene: Scene) -> np.ndarray:
     """Give the truth, and the network's mask where nothing is labelled: (H, W)."""
     without = (scene.truth == UNLABELLED) & ~scene.hidden
     if not without.any():

@@ -116,9 +116,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     for mode, its_own in MODES.items():
         if getattr(args, mode) is not None:
-            known = (mode, *its_own)
-            given = [n for n, v in vars(args).items() if v != parser.get_default(n)]
-            refuse_idle(args, mode, [n for n in given if n not in known])
+            refuse_idle(args, parser, mode, its_own)
     if args.simplify and args.polygons is None:
         raise InputError(
             f"--simplify {args.simplify:g}: goes with --polygons (add it, or leave "
@@ -131,15 +129,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def refuse_idle(args: argparse.Namespace, mode: str, idle: Sequence[str]) -> None:
+def refuse_idle(
+    args: argparse.Namespace,
+    parser: console.Parser,
+    mode: str,
+    its_own: Sequence[str],
+) -> None:
     """Refuse options that say nothing where no image is segmented."""
+    given = [name for name, v in vars(args).items() if v != parser.get_default(name)]
+    idle = [name for name in given if name not in (mode, *its_own)]
     if idle:
-        names = ["the image" if n == "images" else _as_option(n) for n in idle]
+        names = ["the image" if n == "images" else console.as_option(n) for n in idle]
         raise InputError(
-            f"{_as_option(mode)} {getattr(args, mode)}: no image is segmented (leave "
-            f"out {', '.join(names)})"
+            f"{console.as_option(mode)} {getattr(args, mode)}: no image is segmented "
+            f"(leave out {', '.join(names)})"
         )
-
-
-def _as_option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -134,8 +134,10 @@ def scene_of(pixels: np.ndarray, truth: np.ndarray, block: Block, patch: int) ->
     """
     hidden = without_data(pixels)
     truth = np.where(hidden, UNLABELLED, truth)
-    mean = np.ma.filled(np.ma.mean(pixels, (0, 1)), 0)  # 0 where all are masked
-    return Scene(without_gaps(pixels, mean), truth, block, patch, hidden)
+    if np.ma.isMaskedArray(pixels):
+        mean = np.ma.filled(pixels.mean((0, 1)), 0)  # 0 where all are masked
+        pixels = without_gaps(pixels, mean)
+    return Scene(pixels, truth, block, patch, hidden)
 
 
 def split_scene(pixels: np.ndarray, truth: np.ndarray, largest: int) -> Scene:

@@ -13,7 +13,7 @@ SCRIPTS = [ROOT / name for name in ("segutils.py", "train.py", "predict.py")]
 FILES = [*PACKAGE, *SCRIPTS]
 MOST_LINES = 400
 # It must be one file to copy away: network, tiler and prediction together.
-MORE_LINES = {"segutils.py": 645}
+MORE_LINES = {"segutils.py": 640}
 
 
 def name_of(path):
