@@ -4,10 +4,10 @@
     python train.py
     python benchmarks/commands.py [MEGAPIXELS ...]
 
-predict.py segments GeoTIFFs of 1 to 1,000 megapixels, or of the sizes that are given:
-the chart. On two of the sizes the programs of benchmarks/plain.py do the same: the
-table. Both are put into benchmarks/results.md. Needs 10 GB of disk and 20 GB of memory;
-on two cores it takes a quarter of an hour.
+predict.py segments GeoTIFFs, PNGs and JPEGs of 1 to 1,000 megapixels, or of the sizes
+that are given: the chart. On two of the sizes the programs of benchmarks/plain.py do
+the same with GeoTIFFs: the table. Both are put into benchmarks/results.md. Needs 10 GB
+of disk and 20 GB of memory; on two cores it takes half an hour.
 """
 
 import subprocess
@@ -29,7 +29,8 @@ from onelabel import console, files, pictures
 
 MEGAPIXELS = (1, 4, 16, 64, 400, 1000)
 COMPARED = (16, 400)  # megapixels
-OURS = "predict.py"
+OURS = "predict.py"  # on a GeoTIFF
+OTHER_FILES = {f"{OURS}, PNG": "png", f"{OURS}, JPEG": "jpg"}
 INTEGERS = f"{OURS} --precision int8"
 PEERS = {
     "window after window, as OTBTF": "windows",
@@ -39,15 +40,17 @@ PEERS = {
 
 def command(way, image):
     """Give the command line that segments an image."""
-    mask = image.with_name("mask.tif")
+    mask = image.with_name("mask.png" if way in OTHER_FILES else "mask.tif")
     if way in PEERS:
         return [plain.ROOT / "benchmarks/plain.py", PEERS[way], image, mask]
     options = ["--output", mask, "--model", plain.ROOT / "model.pt"]
-    return [plain.ROOT / "predict.py", image, *options, *way.split()[1:]]
+    options += ["--precision", "int8"] if way == INTEGERS else []
+    return [plain.ROOT / "predict.py", image, *options]
 
 
-def measure(way, image):
+def measure(way, folder):
     """Give the seconds and the peak memory in MiB of a command, or None if it fails."""
+    image = Path(folder, f"image.{OTHER_FILES.get(way, 'map.tif')}")
     try:
         (seconds, _, peak), _ = memory.run([sys.executable, *command(way, image)])
     except subprocess.CalledProcessError:
@@ -91,25 +94,28 @@ def main():
     files.check_input(plain.ROOT / "model.pt")
     sizes = tuple(map(int, sys.argv[1:])) or MEGAPIXELS
     compared = [size for size in COMPARED if size in sizes]
-    ways = [OURS, INTEGERS] if segutils.has_integers() else [OURS]
+    ways = [OURS, *OTHER_FILES, *([INTEGERS] if segutils.has_integers() else [])]
     found = {}
     with tempfile.TemporaryDirectory(dir=plain.ROOT) as folder:
-        image = Path(folder, "image.map.tif")
         for size in tqdm(sizes, disable=None):
             side = int((size * 1e6) ** 0.5)
-            memory.make_image(image, side, side)
+            for kind in ("map.tif", *OTHER_FILES.values()):
+                memory.make_image(Path(folder, f"image.{kind}"), side, side)
             for way in [*ways, *(PEERS if size in compared else ())]:
-                found[way, size] = measure(way, image)
-    seconds = [found[OURS, size][0] for size in sizes]
+                found[way, size] = measure(way, folder)
     lines = [
-        "`python benchmarks/commands.py`; GeoTIFFs, 2 cores, one run each, the same "
-        "weights. The other programs stand in benchmarks/plain.py; they have the "
-        "network without norms, and allow for no light.",
+        "`python benchmarks/commands.py`; GeoTIFFs but where another file is named, 2 "
+        "cores, one run each, the same weights. The other programs stand in "
+        "benchmarks/plain.py; they have the network without norms, and allow for no "
+        "light.",
         "",
         "![Seconds against megapixels](commands.png)",
         "",
-        f"predict.py: {', '.join(f'{s:.1f} s' for s in seconds)} for "
-        f"{', '.join(map(str, sizes))} megapixels.",
+        *report.heads(*(f"{size} MP, s" for size in sizes)),
+        *(
+            f"| {way} | {' | '.join(f'{found[way, size][0]:.1f}' for size in sizes)} |"
+            for way in ways
+        ),
         "",
         *table(found, compared),
     ]

@@ -23,7 +23,8 @@ Place = dict[str, Any]  # rasterio's "crs", and "transform" or "gcps"
 
 def without_data(pixels: np.ndarray) -> np.ndarray:
     """Tell which pixels (h, w, 3) have no data, as a mask says: (h, w) bool."""
-    return np.any(np.ma.getmaskarray(pixels), -1)
+    mask = np.ma.getmask(pixels)
+    return np.zeros(pixels.shape[:2], bool) if mask is np.ma.nomask else np.any(mask, -1)
 
 
 class Image:

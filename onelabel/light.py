@@ -141,8 +141,11 @@ def _typical_colour(pixels: np.ndarray) -> np.ndarray:
 
     As sturdy as the median, and finer where the values are few.
     """
-    lit = (pixels.max(1) >= FAINT) & (pixels.min(1) <= GLARING)
-    ordered = np.sort(pixels[lit] if lit.any() else pixels, axis=0)
+    red, green, blue = pixels.T
+    lit = np.maximum(np.maximum(red, green), blue) >= FAINT
+    lit &= np.minimum(np.minimum(red, green), blue) <= GLARING
+    counted = pixels.compress(lit, 0) if lit.any() else pixels
+    ordered = np.sort(counted, axis=0, kind="stable")  # by radix: faster for bytes
     quarter = len(ordered) // 4
     return ordered[quarter : len(ordered) - quarter].mean(0).clip(1)
 
@@ -285,7 +288,7 @@ def _contrast_ratio(
     return unknown if contrast is None else _ratio(contrast, looks["contrast"])
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _distance(model: FCNN, sample: Sequence[Piece], filling: np.ndarray) -> float:
     """Say how far the statistics of what enters the norms lie from those of training.
 
@@ -305,7 +308,7 @@ def _distance(model: FCNN, sample: Sequence[Piece], filling: np.ndarray) -> floa
     for tile, pixels in sample:
         known = without_gaps(pixels, filling)
         rgb = torch.from_numpy(made_even(tile, known)).float()  # MPS takes no float64
-        model(rgb.to(model.normalise.mean.device).permute(2, 0, 1)[None])
+        model(rgb.to(model.normalise.mean.device)[None].permute(0, 3, 1, 2))
     for hook in hooks:
         hook.remove()
     total = 0.0
@@ -336,7 +339,8 @@ def _known(rgb: np.ndarray) -> Part:
 
 def _chosen(parts: Sequence[Part]) -> np.ndarray:
     """Gather the pixels that count: (N, 3) uint8."""
-    chosen = [rgb[counts] for rgb, counts in parts]
+    # As rgb[counts], faster.
+    chosen = [rgb.reshape(-1, 3).compress(c.ravel(), 0) for rgb, c in parts]
     return np.concatenate([np.empty((0, 3), np.uint8), *chosen])
 
 
