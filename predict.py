@@ -46,10 +46,10 @@ from onelabel import (
 )
 from onelabel.image import SAMPLED, Colour, Colours, Image, InMemory, spread, strips
 from onelabel.options import beside, keeps_logits, parse_args, singles
-from onelabel.reading import MAX_PIXELS, open_image
+from onelabel.reading import MAX_IMAGE_PIXELS, open_image
 from onelabel.resources import check_resources, is_large
 from onelabel.store import Store, store_beside
-from onelabel.truth import UNLABELLED, Classes, open_classes, read_truth_of
+from onelabel.truth import Classes, open_classes, read_truth_of
 from onelabel.verify import compare, describe_findings, middle
 from onelabel.writing import check_outputs, write_mask, write_probabilities, write_rows
 
@@ -58,7 +58,7 @@ def open_as_trained(
     path: str,
     trained: model_file.Trained,
     channels: Sequence[int] | None = None,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = MAX_IMAGE_PIXELS,
 ) -> Image:
     """Open an image as the network's training image was read."""
     image = open_image(path, channels or trained.channels, max_pixels)
@@ -83,37 +83,42 @@ class Outcome(NamedTuple):
     light: light.Light
     warning: str | None = None
     scores: dict[str, float] | None = None
-    image: object = None  # its `files.identity` when it was read
+    identity: object = None  # of the image's file when it was read
 
 
 def row_of(outcome: Outcome) -> dict[str, object]:
     """Give an image's row of the summary of many."""
-    job, counts, number, pixel, *_ = outcome
+    counts, pixel = outcome.counts, outcome.pixel
     pixels = int(counts[1])
     return {
-        "image": job.image,
-        "mask": str(job.output),
+        "image": outcome.job.image,
+        "mask": str(outcome.job.output),
         "share": round(pixels / max(int(counts.sum()), 1), 6),
         "area_px": pixels,
         "area_m2": None if pixel is None else round(pixels * pixel, 3),
-        "objects": number,
+        "objects": outcome.objects,
         "warning": outcome.warning,
     }
 
 
 def report(outcome: Outcome) -> None:
     """Print how much is class 1, a warning, and the scores where there is a truth."""
-    (name, output), counts, number, pixel, its_light, warning, table, _ = outcome
-    facts = [] if number is None else [files.counted(number, "object")]
-    facts += [] if pixel is None else [ground.in_words(counts[1], pixel)]
-    facts += [f"light: {light.in_words(its_light)}"] if its_light != light.SAME else []
+    (name, output), counts, its_light = outcome.job, outcome.counts, outcome.light
+    facts = []
+    if outcome.objects is not None:
+        facts.append(files.counted(outcome.objects, "object"))
+    if outcome.pixel is not None:
+        facts.append(ground.in_words(counts[1], outcome.pixel))
+    if its_light != light.SAME:
+        facts.append(f"light: {light.in_words(its_light)}")
     told = f" ({'; '.join(facts)})" if facts else ""
     share = counts[1] / max(counts.sum(), 1)
     print(console.printable(f"{output}: {share:.1%} of {name} is class 1{told}"))
-    if warning is not None:
-        console.warn(f"{name}: {warning}")
-    if table is not None:
-        print(scores.score_table(console.printable(name), {"network": table}))
+    if outcome.warning is not None:
+        console.warn(f"{name}: {outcome.warning}")
+    if outcome.scores is not None:
+        table = {"network": outcome.scores}
+        print(scores.score_table(console.printable(name), table))
 
 
 def predict(
@@ -137,11 +142,11 @@ def predict(
     on_disk = is_large(image) or files.is_zarr_name(output)
     workers = usable_workers(args, image, on_disk)
     key = {**made_with(args, trained, common), "image": before}
-    options = keeps_logits(args), on_disk, args.overwrite
+    keeps = keeps_logits(args)
     output.parent.mkdir(parents=True, exist_ok=True)
     with (
         pipeline.connected(*workers) as client,
-        store_beside(output, image.shape, key, *options) as store,
+        store_beside(output, image.shape, key, keeps, on_disk, args.overwrite) as store,
     ):
         pipeline.fill(store, image, predictor, client)
         if files.identity(name) != before:
@@ -281,7 +286,7 @@ def report_all(
         with tqdm.external_write_mode():
             report(result)
         if journal:
-            journal.add(job, row_of(result), result.image)
+            journal.add(job, row_of(result), result.identity)
     if failures and is_one:
         raise failures[0]
     for error in failures:
@@ -298,8 +303,11 @@ def measure(args: argparse.Namespace) -> int:
     masks = [] if args.output is None else [args.output]
     check_outputs([args.from_mask], masks, beside(args))
     drawn = open_classes(args.from_mask, args.max_pixels, one_is_enough=True)
-    image, first = drawn.image, next(iter(wanted.files.values()), None)
-    place = None if first is None else Path(first).parent  # else the system's own
+    image = drawn.image
+    # Beside the first file to write, where there is room; its folder may not be there.
+    named = [name for name in (*wanted.files.values(), args.output) if name]
+    folders = Path(named[0]).absolute().parents if named else []
+    place = next(filter(Path.is_dir, folders), None)  # None: the system's own
     with tempfile.TemporaryDirectory(prefix=".", dir=place) as aside:
         output = Path(args.output or Path(aside, "mask.png"))
         check_image(args, image, output)
@@ -317,11 +325,12 @@ def clean_mask(
     image, wanted = drawn.image, args.wanted
     before = files.identity(args.from_mask)
     on_disk = is_large(image) or files.is_zarr_name(output)
-    options = {"mask": before, **wanted.cleaning}, False, on_disk, args.overwrite
-    with store_beside(output, image.shape, *options) as store:
+    key = {"mask": before, **wanted.cleaning}
+    with store_beside(
+        output, image.shape, key, False, on_disk, args.overwrite
+    ) as store:
         for block in tqdm(store.missing(image.blocks()), unit="block", disable=None):
-            classes = drawn.of(block)
-            store.put(block, classes, classes == UNLABELLED)
+            store.put_mask(block, drawn.of(block))
         if files.identity(args.from_mask) != before:
             raise files.InputError(f"{args.from_mask}: changed while it was read")
         wanted.clean(store, image)

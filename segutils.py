@@ -1,7 +1,7 @@
 """The network and the tiler. Needs torch and numpy only: copy it away and it works.
 
 The network never gets more than 256x256 pixels at once. For an image of any size it
-still gives what one pass over the whole image would give: the very bits on x86, and
+still gives what one pass over the whole image would give: bit for bit on x86, and
 elsewhere the same but for rounding.
 
 Contents
@@ -192,7 +192,7 @@ class Integers:
     each layer to 0 to 255. How large these become, the normalisations know: in training
     each channel had their shift as mean and their gain as standard deviation. So
     nothing is measured on an image, and all tiles are computed alike. The sums are
-    exact: tiles give the very bits of one pass over the whole image.
+    exact: tiles give what one pass over the whole image gives, bit for bit.
     """
 
     def __init__(self, layers: list[IntegerLayer]) -> None:
@@ -300,7 +300,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
 
 
 def is_exact(device: torch.device, precision: torch.dtype = torch.float32) -> bool:
-    """Tell whether tiles give the very bits of one pass over the whole image.
+    """Tell whether tiles give what one pass over the whole image gives, bit for bit.
 
     They do where oneDNN computes in float32 or int8 on an x86 processor. Elsewhere
     logits may differ by rounding: by at most 1e-4 of the largest in float32, 5e-2 in

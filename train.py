@@ -50,7 +50,7 @@ from onelabel import (
     snapshots,
     unlabelled,
 )
-from onelabel.evaluation import describe, describe_scores, evaluate
+from onelabel.evaluation import describe_images, describe_scores, evaluate
 from onelabel.sampling import Scene
 from onelabel.truth import find_pairs
 from segutils import FCNN, Piece
@@ -111,9 +111,10 @@ class Trainer:
         peak_rate: float = LEARNING_RATE,
         taught: Sequence[Scene] = (),
         pixels: int = segutils.MAX_PIXELS,
+        rare_share: float = 0.5,
     ) -> None:
         self.model, self.average = model, copy.deepcopy(model)
-        self.scenes, self.size, self.steps = scenes, size, steps
+        self.scenes, self.size, self.epochs, self.steps = scenes, size, epochs, steps
         self.batch = pixels // size**2  # patches in a forward pass
         self.device = model.conv1.weight.device
         learned = [*scenes, *taught]  # `taught`: labelled by another network
@@ -121,7 +122,7 @@ class Trainer:
         self.versions = torch.from_numpy(seen).to(self.device)  # (V, H, W, 3)
         truths = sampling.sheet([scene.truth for scene in learned])
         self.classes = torch.from_numpy(truths).to(self.device)  # (H, W)
-        self.weights = sampling.sheet_weights(scenes, size, taught)
+        self.weights = sampling.sheet_weights(scenes, size, taught, rare_share)
         self.generator = torch.Generator().manual_seed(seed)
         self.optimiser = torch.optim.AdamW(
             model.parameters(), peak_rate, weight_decay=WEIGHT_DECAY
@@ -163,8 +164,8 @@ class Trainer:
 
     @property
     def is_over(self) -> bool:
-        """Whether all steps are taken."""
-        return self.schedule.last_epoch >= self.schedule.total_steps
+        """Whether all epochs are done."""
+        return len(self.history) >= self.epochs
 
     def state_dict(self) -> dict[str, Any]:
         """Give all that the training needs to go on, but for its generator."""
@@ -183,16 +184,17 @@ Weights = dict[str, Tensor]
 
 def fit(
     trainer: Trainer,
-    epochs: int,
     on_epoch: Sequence[Callable[[Trainer], bool | None]] = (),
 ) -> Weights:
     """Train to the last epoch; give the average's weights."""
     weights = copy.deepcopy(trainer.average.state_dict())
     try:
-        while len(trainer.history) < epochs:
+        while not trainer.is_over:
             epoch = trainer.epoch()
-            if not is_finite(epoch):
+            loss = epoch.training_loss + epoch.held_out_loss
+            if not np.isfinite(loss):
                 trainer.history.remove(epoch)
+                console.warn(f"epoch {epoch.number}: the loss is {loss}: stopped")
                 break
             weights = copy.deepcopy(trainer.average.state_dict())
             if any([call(trainer) for call in on_epoch]):
@@ -202,18 +204,6 @@ def fit(
             raise
         print(f"interrupted: the average after epoch {len(trainer.history)} is kept")
     return weights
-
-
-def is_finite(epoch: Epoch) -> bool:
-    """Tell whether an epoch's losses are numbers: else nothing more can be learned."""
-    loss = epoch.training_loss + epoch.held_out_loss
-    if np.isfinite(loss):
-        return True
-    problem = f"epoch {epoch.number}: the loss is {loss}"
-    if epoch.number == 1:
-        raise files.InputError(f"{problem}: nothing was learned (try another --seed)")
-    console.warn(f"{problem}: stopped (what was learned before is kept)")
-    return False
 
 
 def move_bar(bar: tqdm, trainer: Trainer) -> None:
@@ -255,27 +245,23 @@ def save(
     args: argparse.Namespace,
     labels: labelled.Labelled,
     looks: light.Looks,
-    history: Sequence[Epoch],
-    weights: Weights,
+    trainer: Trainer,
 ) -> None:
     """Write the model file and the curves."""
-    last = history[-1]
+    last, weights = trainer.history[-1], trainer.model.state_dict()
     held_out = {"loss": last.held_out_loss, **last.scores}
     facts = {"seed": args.seed, "epoch": last.number, "held_out": held_out}
     facts["pixel_side"] = labels.pixel_side
     read_by = labels.colours, labels.scale, args.bands
     model_file.save(args.model, weights, looks, *read_by, facts)
-    pictures.save(draw_curves(history), args.plot)
+    pictures.save(draw_curves(trainer.history), args.plot)
     print(f"wrote {args.model} and {args.plot}")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line, and check the files that it names."""
     parser = console.Parser(description="Train the network on labelled images.")
-
-    def option(name: str, default: object, text: str, **more: Any) -> None:
-        parser.add_argument(name, default=default, help=text, **more)
-
+    option = parser.option
     several = {"nargs": "+", "metavar": "IMAGE"}
     option("--rgb", ["data/rgb.png"], "the image, or several (data/rgb.png)", **several)
     text = "the ground truth of each, in order (data/gt.png); both may be folders"
@@ -292,8 +278,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     option("--seed", 0, "seed of all random draws (%(default)s)", type=int, metavar="N")
     devices = ("auto", "cpu", "cuda", "mps")
     option("--device", "auto", "where to run (%(default)s)", choices=devices)
-    text = "continue from the snapshot of a training that was cut off"
-    option("--resume", False, text, action="store_true")
+    option("--resume", False, "resume a training that was cut off", action="store_true")
     args = parser.parse_args(argv)
     if not 0 <= args.seed < 2**63:
         raise files.InputError(f"--seed {args.seed}: not from 0 to 2**63 - 1")
@@ -328,7 +313,7 @@ def learn(
     scenes: Sequence[Scene],
     device: torch.device,
     taught: Sequence[Scene] = (),
-) -> tuple[FCNN, Trainer]:
+) -> Trainer:
     """Train a new network, from a snapshot on where the command line asks for that."""
     size, epochs, steps = plan_epochs(scenes, args.epochs, processes.count())
     model = new_model(scenes, args.seed, device)
@@ -341,9 +326,9 @@ def learn(
         print(said)
     shown = {"unit": "epoch", "disable": True if processes.rank() else None}
     with tqdm(total=epochs, initial=len(trainer.history), **shown) as bar:
-        weights = fit(trainer, epochs, [partial(move_bar, bar), keeper.keep])
+        weights = fit(trainer, [partial(move_bar, bar), keeper.keep])
     model.load_state_dict(weights)
-    return model, trainer
+    return trainer
 
 
 def learn_anew(
@@ -352,26 +337,31 @@ def learn_anew(
     samples: Sequence[Sequence[Piece]],
     looks: light.Looks,
     first: Trainer,
-) -> tuple[FCNN, Trainer] | None:
-    """Label samples of unlabelled images, and train anew on all; None if cut off."""
-    taught = processes.from_first(partial(unlabelled.teach, looks, samples, first.size))
-    if not taught.scenes:
-        console.warn("unlabelled images are left out: the network is sure of nothing")
-        return None
-    levels = [level for its_light in taught.lights for level in its_light.level]
-    print(
-        f"unlabelled images: {len(samples)}; {taught.sure:.0%} of their pixels are "
-        f"taken as labelled; {min(levels):.2f} to {max(levels):.2f} times as bright"
-    )
+) -> Trainer:
+    """Label samples of unlabelled images, and train anew on all, unless cut off."""
+    if not first.is_over:
+        print("not finished: the unlabelled images are left out")
+        return first
+    teach = partial(unlabelled.teach, looks, samples, first.size)
     with suppress(KeyboardInterrupt):
-        model, second = learn(args, scenes, first.device, taught.scenes)
+        taught = processes.from_first(teach)
+        if not taught.scenes:
+            why = "the network is sure of nothing (name images like the labelled one)"
+            console.warn(f"unlabelled images are left out: {why}")
+            return first
+        levels = [level for its_light in taught.lights for level in its_light.level]
+        print(
+            f"unlabelled images: {len(samples)}; {taught.sure:.0%} of their pixels are "
+            f"taken as labelled; {min(levels):.2f} to {max(levels):.2f} times as bright"
+        )
+        second = learn(args, scenes, first.device, taught.scenes)
         if second.is_over:
             before, after = (t.history[-1].scores["IoU"] for t in (first, second))
             ious = f"{before:.3f} without the unlabelled images, {after:.3f} with"
             print(f"held-out IoU: {ious}")
-            return model, second
+            return second
     print("not finished: the network that learned without them is kept instead")
-    return None
+    return first
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -381,18 +371,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     processes.join(device)
     scenes, labels = read_scenes(args)
     samples = unlabelled.read_samples(args.unlabelled, labels.scale, args.bands)
-    model, trainer = learn(args, scenes, device)
-    looks = describe(model, scenes)
-    if samples and trainer.is_over:
-        second = learn_anew(args, scenes, samples, looks, trainer)
-        model, trainer = second or (model, trainer)
+    trainer = learn(args, scenes, device)
+    if not trainer.history:
+        raise files.InputError("nothing was learned (try another --seed)")
+    looks = describe_images(trainer.model, scenes)
+    if samples:
+        trainer = learn_anew(args, scenes, samples, looks, trainer)
     if processes.rank() > 0:
         return
-    save(args, labels, looks, trainer.history, model.state_dict())
+    save(args, labels, looks, trainer)
     for is_first in (True, False):
-        snapshots.Snapshots(snapshot_of(args, is_first), {}).remove()
+        snapshots.remove(snapshot_of(args, is_first))
     name = f"network after epoch {len(trainer.history)}"
-    print(describe_scores(model, looks, scenes, name))
+    print(describe_scores(trainer.model, looks, scenes, name))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import report
 import predict
 import train
 from onelabel import changes, console, light, sampling, scores
-from onelabel.truth import UNLABELLED
+from onelabel.image import UNLABELLED
 from onelabel.writing import write_picture
 
 

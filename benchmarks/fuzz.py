@@ -34,7 +34,8 @@ with atheris.instrument_imports(
     import segutils
     from onelabel import depth, formats, model_file, reading
     from onelabel.files import InputError
-    from onelabel.truth import UNLABELLED, read_truth
+    from onelabel.image import UNLABELLED
+    from onelabel.truth import read_truth
 
     Image.init()  # imports the readers of all formats
 

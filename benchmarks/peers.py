@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 import segutils
 from onelabel import sampling
-from onelabel.truth import UNLABELLED
+from onelabel.image import UNLABELLED
 
 
 NAIVE_STEPS = 800

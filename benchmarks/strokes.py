@@ -160,7 +160,7 @@ def measure(way, family, seed):
     """Paint and train; give rows of figures: strokes, seconds, IoU labelled and new."""
     photo = Photo(family.folder / "rgb.png")
     annotator = Annotator(family.truth, seed)
-    pupil = lesson.Lesson(train.new_model, train.Trainer, print, print)
+    pupil = lesson.Lesson(train.new_model, train.Trainer, print)
     pupil.steps = 10_000 * seed  # the seed of its first training
     strokes, rows, seconds = list(annotator.first()), [], 0.0
     rows_of_forest = []
@@ -169,7 +169,7 @@ def measure(way, family, seed):
         nonlocal seconds
         start = time.perf_counter()
         scenes = photo.scenes()
-        pupil.model = pupil.practise(scenes, photo.others(), length)
+        pupil.model = pupil.train_once(scenes, photo.others(), length)
         seconds += time.perf_counter() - start
 
     def note(name):
@@ -208,7 +208,7 @@ def segment(photo, model):
 
 def iou_of_new(model, family, photo):
     """Segment the new images as predict.py does."""
-    looks = evaluation.describe(model, photo.overall())
+    looks = evaluation.describe_images(model, photo.overall())
     return accuracy.own_light_iou(model, looks, family.new)
 
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from onelabel.image import strips
-from onelabel.store import NODATA, Store
+from onelabel.image import NODATA, strips
+from onelabel.store import Store
 from segutils import Block
 
 

@@ -39,6 +39,10 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str = "") -> None:
         super().__init__(description=description, allow_abbrev=False)
 
+    def option(self, name: str, default: object, text: str, **more: Any) -> None:
+        """Add an option, or what comes without one; `text` explains it."""
+        self.add_argument(name, default=default, help=text, **more)
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Read the command line; a file name may not be empty."""
         options = super().parse_args(args, namespace)

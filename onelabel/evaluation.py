@@ -9,17 +9,16 @@ import torch
 import segutils
 from onelabel import light, scores
 from onelabel.changes import CHANGES, Change
-from onelabel.image import InMemory
+from onelabel.image import UNLABELLED, InMemory
 from onelabel.sampling import GUARD, Scene, is_sparse
-from onelabel.truth import UNLABELLED
 from segutils import FCNN, Block
 
 
 Scores = dict[str, float]
 
-# New images differ from the labelled one more than its own held-out block does. Over
-# eight families of real images, the log-odds of their IoU lie so much below those of
-# the held-out IoU, and vary by this standard deviation (benchmarks/results.md).
+# New images differ from the labelled one more than its own held-out block does. So much
+# the log-odds of their IoU lie below those of the held-out IoU, and by this standard
+# deviation they vary, as measured over eight families (benchmarks/results.md).
 SHORTFALL, SPREAD = 0.25, 0.55
 
 
@@ -47,7 +46,7 @@ def held_out_truth(scenes: Sequence[Scene]) -> np.ndarray:
     return pooled(scene.truth[scene.block.slices] for scene in scenes)
 
 
-def describe(model: FCNN, scenes: Sequence[Scene]) -> light.Looks:
+def describe_images(model: FCNN, scenes: Sequence[Scene]) -> light.Looks:
     """Say what the labelled images look like, and how well their light is estimated.
 
     Strokes do not tell which class an image has more of. So where a pixel has no

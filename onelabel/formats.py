@@ -1,6 +1,5 @@
 """PNG, JPEG, WebP, BMP, plain TIFF: read whole by Pillow, or by pyvips row by row."""
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -12,14 +11,12 @@ from PIL import ImageOps, UnidentifiedImageError
 
 from onelabel.files import InputError, PathLike, is_out_of_memory, one_line
 from onelabel.image import Image, InMemory
+from onelabel.libraries import LARGE, has, require
 from segutils import Block
 
 
 PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 LOSSY = ("JPEG", "MPO", "WEBP")  # a WebP file does not say whether it is
-HINT = "pip install -r requirements/large.txt"
-OBJECTS_HINT = "pip install -r requirements/objects.txt"
-FOR_OBJECTS = ("scipy", "skimage", "shapely", "pyogrio", "roifile", "onnx")
 GDAL_NODATA = 42113  # the TIFF tag with the value of pixels without data, as text
 BITS_PER_SAMPLE = 258  # a TIFF tag
 INTERLACED_BYTES = 8  # a pixel: the decoder holds the whole image, of up to 4x16 bits
@@ -208,25 +205,13 @@ def choose(values: np.ndarray, indices: Sequence[int]) -> np.ndarray:
     return np.ascontiguousarray(values[..., indices])
 
 
-def has(library: str) -> bool:
-    """Tell whether an optional library is installed."""
-    return importlib.util.find_spec(library) is not None
-
-
-def require(path: PathLike, library: str, what: str) -> None:
-    """Refuse what needs a library that is not installed."""
-    if not has(library):
-        hint = OBJECTS_HINT if library in FOR_OBJECTS else HINT
-        raise InputError(f"{path}: {what} needs {library} ({hint})")
-
-
 @contextmanager
 def explained(path: PathLike) -> Iterator[None]:
     """Turn what a library raises into one line; damaged bytes raise anything."""
     try:
         yield
     except UnidentifiedImageError as error:
-        more = "" if has("rasterio") else f"; more kinds of TIFF: {HINT}"
+        more = "" if has("rasterio") else f"; more kinds of TIFF: {LARGE}"
         raise InputError(
             f"{path}: is not an image that can be read (PNG, JPEG, TIFF, WebP or BMP"
             f"{more})"

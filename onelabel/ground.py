@@ -100,6 +100,12 @@ def pixel_area(place: Place | None, shape: tuple[int, int]) -> float | None:
     return None if sides is None else _area(sides)
 
 
+def pixel_side(place: Place | None, shape: tuple[int, int]) -> float | None:
+    """Give the side of a square as large as a pixel, in metres; see `pixel_sides`."""
+    area = pixel_area(place, shape)
+    return None if area is None else area**0.5
+
+
 def _sides_on_ground(crs: "CRS", corners: Sequence[tuple[float, float]]) -> np.ndarray:
     """Give a pixel's sides from its corner and those beside it; NaN where not known."""
     from rasterio.warp import transform
@@ -126,10 +132,8 @@ def _length(sides: np.ndarray) -> float:
     return _area(sides) ** 0.5 if is_square and is_right else math.nan
 
 
-def in_words(pixels: int, pixel: float | None) -> str:
+def in_words(pixels: int, pixel: float) -> str:
     """Say how large an area is, from the area of one pixel in square metres."""
-    if pixel is None:
-        return f"{pixels:,} pixels"
     area = pixels * pixel
     return f"{area:,.1f} m2" if area < HECTARE else f"{area / HECTARE:,.2f} ha"
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from onelabel import depth
 from onelabel.files import InputError, PathLike
-from segutils import HALO, MAX_SIDE, Block, Piece, Tile, tiles
+from segutils import HALO, MAX_SIDE, Block, Piece, tiles
 
 
 Item = TypeVar("Item")
@@ -18,13 +18,19 @@ SAMPLED = 16  # tiles of an image that are looked at first, evenly spread
 
 Colour = tuple[int, int, int]  # red, green and blue
 Colours = Sequence[Sequence[int]]  # of class 0 and class 1
+BLACK_AND_WHITE: Colours = (0, 0, 0), (255, 255, 255)
+UNLABELLED = 255  # in a truth: a pixel without a class, neither learned nor scored
+NODATA = UNLABELLED  # in a mask: the image shows nothing there
+
 Place = dict[str, Any]  # rasterio's "crs", and "transform" or "gcps"
 
 
 def without_data(pixels: np.ndarray) -> np.ndarray:
     """Tell which pixels (h, w, 3) have no data, as a mask says: (h, w) bool."""
     mask = np.ma.getmask(pixels)
-    return np.zeros(pixels.shape[:2], bool) if mask is np.ma.nomask else np.any(mask, -1)
+    return (
+        np.zeros(pixels.shape[:2], bool) if mask is np.ma.nomask else np.any(mask, -1)
+    )
 
 
 class Image:
@@ -84,9 +90,9 @@ class Image:
         """Read all of the image: (H, W, 3) uint8."""
         return np.ma.getdata(self.read(Block(0, 0, *self.shape)))
 
-    def sample(self) -> list[Piece]:
+    def sample(self, most: int = SAMPLED) -> list[Piece]:
         """Read some tiles, evenly spread, from the image's top to its bottom."""
-        return [(tile, part.copy()) for tile, part in self._parts(self.read)]
+        return [(tile, part.copy()) for tile, part in self._parts(self.read, most)]
 
     def use_scale(self, scale: depth.Scale | None) -> None:
         """Read by the training image's scale; None where that had 8 bits.
@@ -103,11 +109,11 @@ class Image:
 
     def raw_sample(self) -> list[np.ndarray]:
         """Read the same tiles as the file has them."""
-        return [part.copy() for _, part in self._parts(self.values)]
+        return [part.copy() for _, part in self._parts(self.values, SAMPLED)]
 
-    def _parts(self, read: Callable[[Block], np.ndarray]) -> Iterator[Piece]:
+    def _parts(self, read: Callable[[Block], np.ndarray], most: int) -> Iterator[Piece]:
         """Read the tiles one by one; as views, which keep larger arrays in memory."""
-        for tile in sample_tiles(*self.shape):
+        for tile in spread(tiles(*self.shape), most):
             yield tile, read(tile.seen.grown(0, self.shape))
 
     def opened_anew(self) -> "Image":
@@ -161,11 +167,6 @@ def grid(shape: tuple[int, int], rows: int, cols: int) -> list[Block]:
 def strips(shape: tuple[int, int]) -> list[Block]:
     """Cut an image of (H, W) into strips of the rows that one row of tiles decides."""
     return grid(shape, STRIP, shape[1])
-
-
-def sample_tiles(height: int, width: int) -> list[Tile]:
-    """Choose a few tiles of an image, evenly spread."""
-    return spread(tiles(height, width), SAMPLED)
 
 
 def spread(items: Sequence[Item], most: int) -> list[Item]:

@@ -7,10 +7,10 @@ import numpy as np
 
 from onelabel import depth, ground
 from onelabel.files import InputError, PathLike
-from onelabel.image import Colours, Image, without_data
+from onelabel.image import UNLABELLED, Colours, Image, without_data
 from onelabel.reading import IN_MEMORY, open_image
 from onelabel.resources import PROGRAM_BYTES, check_room, free_memory
-from onelabel.truth import UNLABELLED, read_truth_of
+from onelabel.truth import read_truth_of
 from onelabel.writing import MAX_JPEG_SIDE
 from segutils import Block
 
@@ -52,7 +52,7 @@ def read_labelled(
         A file cannot be read or is too small or too large, or two of them do not match.
     """
     images = [open_image(path, channels) for path, _ in paths]
-    scale = _fit_scale(images)
+    scale = fit_scale(images)
     pairs = []
     colours: Colours = []  # those of the first truth
     for image, (path, gt) in zip(images, paths, strict=True):
@@ -72,11 +72,11 @@ def read_labelled(
         if (truth == UNLABELLED).all():
             raise InputError(f"{path}: no pixel has both a value and a class in {gt}")
         pairs.append((rgb, truth))
-    area = ground.pixel_area(images[0].place, images[0].shape)
-    return Labelled(pairs, colours, scale, area and area**0.5)
+    side = ground.pixel_side(images[0].place, images[0].shape)
+    return Labelled(pairs, colours, scale, side)
 
 
-def _fit_scale(images: Sequence[Image]) -> depth.Scale | None:
+def fit_scale(images: Sequence[Image]) -> depth.Scale | None:
     """Choose one scale for all images, from some tiles of each."""
     kinds = [depth.kind_of(image.dtype) for image in images]
     for image, kind in zip(images, kinds, strict=True):

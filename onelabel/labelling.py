@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onelabel import drawing, model_file, pipeline, writing
-from onelabel.evaluation import describe
+from onelabel import drawing, ground, model_file, pipeline, writing
+from onelabel.evaluation import describe_images
 from onelabel.files import (
     InputError,
     PathLike,
@@ -25,7 +25,7 @@ from onelabel.files import (
     counted,
     error_line,
 )
-from onelabel.image import spread
+from onelabel.image import BLACK_AND_WHITE, UNLABELLED
 from onelabel.labelled import check_side
 from onelabel.lesson import Lesson, has_both_classes
 from onelabel.photo import DOUBTS, KEPT, Photo, in_bytes
@@ -33,7 +33,6 @@ from onelabel.reading import open_image
 from onelabel.resources import is_large
 from onelabel.store import Store
 from onelabel.strokes import read_labels
-from onelabel.truth import BLACK_AND_WHITE, UNLABELLED
 from segutils import FCNN, Block, Predictor
 
 
@@ -71,7 +70,7 @@ class Session:
         self.problem = ""  # said until it is over
         self.switching = threading.Lock()
         self.is_eager = False  # whether each stroke begins a training
-        self.lesson = Lesson(new_model, trainer, self._take_network, self._fail)
+        self.lesson = Lesson(new_model, trainer, self._fail)
         self.wanted: tuple[Photo, Predictor] | None = None
         self.due = threading.Condition()
         self.is_closed = False
@@ -153,16 +152,18 @@ class Session:
         photos = list(self.photos.values())
         scenes = [scene for photo in photos for scene in photo.scenes()]
         if not has_both_classes(scenes):
-            self.lesson.teach([])
+            self.lesson.stop()
             self.told = "Nothing to learn: paint both classes, then Train."
         else:
             others = [part for photo in photos for part in photo.others()]
-            self.lesson.teach(scenes, others, self._count())
+            self.lesson.start(
+                scenes, others, partial(self._take_network, self._count())
+            )
             if self.model is None:
                 self.told = "Training: the first mask comes in a moment."
         self._tell()
 
-    def _take_network(self, model: FCNN, steps: int, is_last: bool, known: str) -> None:
+    def _take_network(self, known: str, model: FCNN, steps: int, is_last: bool) -> None:
         """Show what a better network makes of the image."""
         self.model, self.turn = model, 0
         goes_on = "the training is done" if is_last else "the training goes on"
@@ -183,7 +184,8 @@ class Session:
         shares = zip(self.photo.shares(), self.painter.names, strict=True)
         labelled = ", ".join(f"{100 * share:.2g}% {name}" for share, name in shares)
         text = f"{self._count()}; labelled here: {labelled}. {self.problem}"
-        self.painter.status = f"{text} {self.told} {ADVICE}"
+        advice = f" {ADVICE}" if self.model is None else ""
+        self.painter.status = f"{text} {self.told}{advice}"
 
     def _count(self) -> str:
         """Say how many strokes all images have."""
@@ -230,6 +232,8 @@ class Session:
         """Move the view to the most doubtful place; again, to the next one."""
         self._require_network()
         places = self.photo.unsure_places()
+        if not places:
+            raise InputError("nothing is doubtful where nothing is painted")
         place = places[self.turn % len(places)]
         self.turn += 1
         self.painter.go_to(place.grown(100, self.photo.shape))
@@ -260,7 +264,7 @@ class Session:
         image = open_image(path)
         check_side(path, image.shape)
         image.use_scale(self.photo.image.scale)
-        logits = predictor.tile_logits(spread(image.sample(), 4))
+        logits = predictor.tile_logits(image.sample(4))
         doubts = [DOUBTS[in_bytes(logit)].mean() for _, logit in logits]
         return float(np.mean(doubts)) / 255
 
@@ -282,7 +286,7 @@ class Session:
         list of Path
             The files; the ground truth is the last one.
         """
-        photo, labels, network = self.photo, self.photo.labels, self.model
+        photo, labels, network = self.photo, self.photo.labels_now(), self.model
         if (labels == UNLABELLED).all():
             raise InputError("nothing is painted on this image yet")
         if whole:
@@ -303,9 +307,12 @@ class Session:
             if whole:
                 labels = np.where(labels == UNLABELLED, whole_mask, labels)
             photos = list(self.photos.values())
-            looks = describe(network, [s for one in photos for s in one.overall()])
+            looks = describe_images(
+                network, [s for one in photos for s in one.overall()]
+            )
             weights, scale = network.state_dict(), photo.image.scale
-            model_file.save(model, weights, looks, BLACK_AND_WHITE, scale)
+            facts = {"pixel_side": ground.pixel_side(place, photo.shape)}
+            model_file.save(model, weights, looks, BLACK_AND_WHITE, scale, facts=facts)
             written = [mask, overlay, model]
         writing.write_mask(truth, Store(labels), BLACK_AND_WHITE)
         return [*written, truth]

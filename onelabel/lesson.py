@@ -19,9 +19,8 @@ import numpy as np
 import torch
 
 from onelabel.files import error_line
-from onelabel.image import Image, grid, spread
-from onelabel.sampling import NOWHERE, Scene, scene_of, sheet_weights
-from onelabel.truth import UNLABELLED
+from onelabel.image import UNLABELLED, Image, grid, spread
+from onelabel.sampling import NOWHERE, Scene, scene_of
 from onelabel.unlabelled import sure_classes
 from segutils import FCNN, Block, Predictor, single_threads
 
@@ -37,6 +36,7 @@ MOST = 96  # parts of an image, where an old truth labels all of it
 OTHERS = 24  # parts of an image that the network labels itself
 
 Pixels = dict[Block, np.ndarray]  # parts of an image, (h, w, 3) uint8
+OnNetwork = Callable[[FCNN, int, bool], None]
 
 
 def labelled_parts(
@@ -98,7 +98,7 @@ def self_labelled(model: FCNN, scenes: Sequence[Scene]) -> list[Scene]:
 
 
 def has_both_classes(scenes: Sequence[Scene]) -> bool:
-    """Tell whether there is anything to tell apart."""
+    """Tell whether both classes are labelled."""
     return all(any((scene.truth == k).any() for scene in scenes) for k in (0, 1))
 
 
@@ -109,9 +109,6 @@ class Lesson:
     ----------
     new_model, trainer : callable
         ``train.new_model`` and ``train.Trainer``.
-    on_network : callable
-        Called in the thread with each better network, the steps so far, whether it is
-        the last one of its chain, and what `teach` was told beside the scenes.
     on_problem : callable
         Called with one line where the training failed.
     """
@@ -120,25 +117,22 @@ class Lesson:
         self,
         new_model: Callable[..., FCNN],
         trainer: Callable[..., Any],
-        on_network: Callable[[FCNN, int, bool, Any], None],
         on_problem: Callable[[str], None],
     ) -> None:
         self.new_model, self.trainer = new_model, trainer
-        self.on_network, self.on_problem = on_network, on_problem
+        self.on_problem = on_problem
         self.model: FCNN | None = None
         self.steps = 0  # of all trainings so far
-        self.waiting: tuple[Sequence[Scene], Sequence[Scene], Any] | None = None
+        self.waiting: tuple[Sequence[Scene], Sequence[Scene], OnNetwork] | None = None
         self.is_at_work = False
         self.lock = threading.Lock()
         # Steps as small as these are faster in one thread; others may paint and draw.
         self.thread = single_threads(1)
 
-    def teach(
-        self, scenes: Sequence[Scene], others: Sequence[Scene] = (), told: Any = None
+    def start(
+        self, scenes: Sequence[Scene], others: Sequence[Scene], on_network: OnNetwork
     ) -> None:
         """Begin a new chain of trainings, as soon as the run at work is done.
-
-        Without scenes, only the one at work ends.
 
         Parameters
         ----------
@@ -146,11 +140,12 @@ class Lesson:
             From `labelled_parts`.
         others : sequence of Scene
             From `spread_parts`.
-        told : object
-            What `on_network` is to be told.
+        on_network : callable
+            Called in the thread with each better network, the steps so far, and whether
+            it is the last one of the chain.
         """
         with self.lock:
-            self.waiting = scenes, others, told
+            self.waiting = scenes, others, on_network
             if not self.is_at_work:
                 self.is_at_work = True
                 self.thread.submit(self._work)
@@ -162,9 +157,9 @@ class Lesson:
                 if self.waiting is None:
                     self.is_at_work = False
                     return
-                (scenes, others, told), self.waiting = self.waiting, None
+                chain, self.waiting = self.waiting, None
             try:
-                self.learn(scenes, others, told)
+                self._train_chain(*chain)
             except Exception as error:  # whatever it is, the page must show it
                 self.on_problem(error_line(error))
 
@@ -172,20 +167,24 @@ class Lesson:
         """Break off what is at work, and take nothing more."""
         self.thread.shutdown(wait=False)
 
-    def learn(
-        self, scenes: Sequence[Scene], others: Sequence[Scene], told: Any
+    def stop(self) -> None:
+        """Begin nothing new, and end the chain at work."""
+        self.start([], [], lambda *_: None)
+
+    def _train_chain(
+        self, scenes: Sequence[Scene], others: Sequence[Scene], on_network: OnNetwork
     ) -> None:
         """Go through a chain of trainings, or break it off for new labels."""
         length = FIRST
         while scenes and length <= LONGEST:
-            better = self.practise(scenes, others, length)
+            better = self.train_once(scenes, others, length)
             if better is None:
                 break
             self.model = better
-            self.on_network(better, self.steps, length == LONGEST, told)
+            on_network(better, self.steps, length == LONGEST)
             length *= 2
 
-    def practise(
+    def train_once(
         self, scenes: Sequence[Scene], others: Sequence[Scene], length: int
     ) -> FCNN | None:
         """Train once; None where that was broken off, which the shortest never is."""
@@ -193,10 +192,9 @@ class Lesson:
         if self.model is not None and length > ALONE:
             taught = self_labelled(self.model, others)
         begun = self._begun(scenes)
-        more = {"seed": self.steps, "taught": taught, "pixels": PIXELS}
-        trainer = self.trainer(begun, scenes, PATCH, 1, length, **more)
         # Drawn evenly, a small stroke counts almost as much as a large one.
-        trainer.weights = sheet_weights(scenes, PATCH, taught, rare_share=0)
+        drawn = {"seed": self.steps, "pixels": PIXELS, "rare_share": 0}
+        trainer = self.trainer(begun, scenes, PATCH, 1, length, taught=taught, **drawn)
         for _ in range(length // RUN):
             if length > FIRST and self._is_broken_off():
                 return None

@@ -202,12 +202,12 @@ def estimate(looks: Looks, sample: Sequence[Piece]) -> Light:
     ]
     if not any(believed):
         return SAME
-    distance_of = partial(_distance, sample=sample, filling=pixels.mean(0))
-    best, distance = SAME, distance_of(in_light(looks["network"], looks, SAME))
+    distance_in = partial(_distance, looks, sample, pixels.mean(0))
+    best, distance = SAME, distance_in(SAME)
     for ways, share in zip(believed, (NEARER, MUCH_NEARER), strict=True):
         enough = share * distance
         for found in ways:
-            its = distance_of(in_light(looks["network"], looks, found))
+            its = distance_in(found)
             if its < min(enough, distance):
                 best, distance = found, its
     return best
@@ -289,13 +289,16 @@ def _contrast_ratio(
 
 
 @torch.inference_mode()
-def _distance(model: FCNN, sample: Sequence[Piece], filling: np.ndarray) -> float:
+def _distance(
+    looks: Looks, sample: Sequence[Piece], filling: np.ndarray, light: Light
+) -> float:
     """Say how far the statistics of what enters the norms lie from those of training.
 
-    A pixel without data gets the colour `filling`, (3,).
+    They are those in a light; a pixel without data gets the colour `filling`, (3,).
     For each norm the mean over its channels: of the squared difference of the means, in
     standard deviations, and of that of the standard deviations' logarithms.
     """
+    model = in_light(looks["network"], looks, light)
     norms = [layer for layer in model if isinstance(layer, nn.BatchNorm2d)]
     moments: dict[nn.Module, list[torch.Tensor]] = {norm: [] for norm in norms}
 
@@ -304,13 +307,12 @@ def _distance(model: FCNN, sample: Sequence[Piece], filling: np.ndarray) -> floa
         both = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
         moments[norm].append(both)
 
-    hooks = [norm.register_forward_pre_hook(keep) for norm in norms]
+    for norm in norms:  # of a copy, which is thrown away
+        norm.register_forward_pre_hook(keep)
     for tile, pixels in sample:
         known = without_gaps(pixels, filling)
         rgb = torch.from_numpy(made_even(tile, known)).float()  # MPS takes no float64
         model(rgb.to(model.normalise.mean.device)[None].permute(0, 3, 1, 2))
-    for hook in hooks:
-        hook.remove()
     total = 0.0
     for norm in norms:
         mean, square = torch.stack(moments[norm]).mean(0)  # (C,) each

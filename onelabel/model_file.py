@@ -1,9 +1,7 @@
 """The model file, of tensors and plain values only; the device that a model runs on."""
 
 import hashlib
-import io
 import platform
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onelabel import torch_file
 from onelabel.depth import FLOATS, INTEGERS, Scale
-from onelabel.files import InputError, PathLike, check_input, one_line, whole_file
+from onelabel.files import InputError, PathLike, check_input, one_line
 from onelabel.image import Colours
 from onelabel.light import Looks
 from segutils import FCNN, Folded, has_integers
@@ -60,12 +59,7 @@ def save(
         "channels": list(channels) if channels else None,
         "facts": {"versions": versions, **(facts or {})},
     }
-    # Saved to memory first: PyTorch would report a full disk by an error of its own,
-    # and write the file's temporary name into it.
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    with whole_file(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+    torch_file.write(path, content)
 
 
 def load(path: PathLike, device: str | torch.device = "cpu") -> Trained:
@@ -93,12 +87,8 @@ def load(path: PathLike, device: str | torch.device = "cpu") -> Trained:
     check_input(path)
     data = Path(path).read_bytes()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what the file holds instead
-            content = torch.load(io.BytesIO(data), "cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged bytes raise anything
+        content = torch_file.content_of(data)
+    except ValueError as error:
         raise InputError(
             f"{path}: is not a model file, or is damaged (python train.py makes one)"
         ) from error

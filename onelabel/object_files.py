@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from onelabel import components, ground, objects, ome_labels, outlines, vectors
-from onelabel.formats import has, require
 from onelabel.image import Image, Place
+from onelabel.libraries import OBJECTS, has, require
 from onelabel.reading import IN_MEMORY
 from onelabel.store import Store
 
@@ -68,14 +68,15 @@ class Wanted(NamedTuple):
         """Refuse what needs a library that is not installed."""
         for option, path in self.files.items():
             for library in (*FINDING, *LIBRARIES[option]):
-                require(path, library, f"--{option}")
+                require(path, library, f"--{option}", OBJECTS)
         if "polygons" in self.files:
             vectors.check_name(self.files["polygons"])
         labels = self.files.get("label-image", "")
         if ome_labels.is_labels_name(labels):
             ome_labels.check_image(labels)
         if self.cleaning:
-            require("the mask", "scipy", "cleaning")
+            option = "--min-area" if self.min_area else "--fill-holes"
+            require(option, "scipy", "cleaning", OBJECTS)
 
     def check_image(self, image: Image) -> None:
         """Refuse an image that does not say how large its pixels are, or where."""
@@ -110,7 +111,7 @@ class Wanted(NamedTuple):
         if "objects" in files:
             objects.write_table(files["objects"], table)
         if "label-image" in files:
-            objects.write_labels(files["label-image"], found, place)
+            objects.write_label_image(files["label-image"], found, place)
         if "polygons" in files or "rois" in files:
             drawn = outlines.outline(found)
         if "polygons" in files:

@@ -10,9 +10,9 @@ import numpy as np
 from onelabel import ground, lines, ome_labels
 from onelabel.components import TOUCHING, Components, Strip, is_object
 from onelabel.files import InputError, PathLike, whole_file
-from onelabel.image import STRIP, Place, strips
+from onelabel.image import NODATA, STRIP, Place, strips
 from onelabel.reading import IN_MEMORY
-from onelabel.store import NODATA, Store
+from onelabel.store import Store
 from onelabel.writing import is_png, write_rows
 from segutils import Block, sigmoid
 
@@ -229,7 +229,9 @@ def _plain(values: np.ndarray) -> list:
     return ["" if np.isnan(v) else f"{v:.10g}" for v in values.tolist()]
 
 
-def write_labels(path: PathLike, found: Objects, place: Place | None = None) -> None:
+def write_label_image(
+    path: PathLike, found: Objects, place: Place | None = None
+) -> None:
     """Write each pixel's object by its id, 0 where there is none.
 
     A PNG has 16 bits, a TIFF 32, and so have the labels of an OME-Zarr image.

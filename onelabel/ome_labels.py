@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from onelabel.files import InputError, PathLike, is_zarr, is_zarr_name, replace_folder
-from onelabel.formats import require
 from onelabel.image import SIDE, STRIP, strips
+from onelabel.libraries import require
 
 
 LABELS = "labels"  # the group of an image that holds its labels

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onelabel.files import InputError, PathLike, whole_file
-from onelabel.formats import require
+from onelabel.libraries import OBJECTS, require
 from onelabel.model_file import Trained
 from segutils import FCNN, MAX_SIDE
 
@@ -38,7 +38,7 @@ def export(path: PathLike, trained: Trained) -> None:
     InputError
         onnx is not installed, or the network reads values of more than 8 bits.
     """
-    require(path, "onnx", "an ONNX file")
+    require(path, "onnx", "an ONNX file", OBJECTS)
     if trained.scale:
         raise InputError(
             f"{path}: the model was trained on {trained.scale.kind}, and an ONNX file "

@@ -2,13 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
 
 import segutils
 from onelabel import console, object_files, ome_labels, writing
 from onelabel.files import InputError
 from onelabel.object_files import Wanted
-from onelabel.reading import MAX_PIXELS
+from onelabel.reading import MAX_IMAGE_PIXELS
 
 
 BESIDE = {  # the mask: the files of these options, and their suffixes
@@ -56,10 +55,7 @@ def keeps_logits(args: argparse.Namespace) -> bool:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; `wanted` is what it asks for of the objects."""
     parser = console.Parser(description="Segment images with the trained network.")
-
-    def option(name: str, default: object, text: str, **more: Any) -> None:
-        parser.add_argument(name, default=default, help=text, **more)
-
+    option = parser.option
     image = "images of any size, or folders of them (data/rgb.png)"
     option("images", [], image, nargs="*", metavar="IMAGE")
     option(
@@ -98,7 +94,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     bands = "which bands are red, green and blue (as the training had)"
     option("--bands", None, bands, type=console.three_bands, metavar="R,G,B")
     most = "refuse an image with more pixels (%(default)s)"
-    option("--max-pixels", MAX_PIXELS, most, type=console.count, metavar="N")
+    option("--max-pixels", MAX_IMAGE_PIXELS, most, type=console.count, metavar="N")
     workers = "number of processes that share the work"
     option("--workers", None, workers, type=console.count, metavar="N")
     option(

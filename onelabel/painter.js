@@ -342,7 +342,7 @@ class Toolbar {
   update() {
     const { view } = this, { model, strokes, undone } = view.shared;
     this.classes.forEach((chosen, label) => {
-      const name = model.get("names")[label] ?? `class ${label + 1}`;
+      const name = model.get("names")[label] ?? `class ${label}`;
       chosen.replaceChildren(this.swatches[label], name);
       chosen.title = chosen.ariaLabel = `Paint ${name} (${label + 1})`;
       chosen.ariaPressed = view.tool === label;

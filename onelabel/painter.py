@@ -37,7 +37,7 @@ class Painter(anywidget.AnyWidget):
     """
 
     _esm = Path(__file__).with_name("painter.js")
-    names = traitlets.List(traitlets.Unicode(), ["class 1", "class 2"]).tag(sync=True)
+    names = traitlets.List(traitlets.Unicode(), ["class 0", "class 1"]).tag(sync=True)
     colours = traitlets.List([[230, 97, 0], [26, 133, 255]]).tag(sync=True)
     status = traitlets.Unicode("").tag(sync=True)  # a line under the picture
 

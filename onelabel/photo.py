@@ -7,16 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from onelabel import depth
 from onelabel.files import InputError, PathLike
-from onelabel.image import STRIP, Colour, Image, InMemory, grid, hold, spread
-from onelabel.labelled import check_side
+from onelabel.image import STRIP, UNLABELLED, Colour, Image, InMemory, grid, hold
+from onelabel.labelled import check_side, fit_scale
 from onelabel.lesson import PATCH, Pixels, labelled_parts, spread_parts
 from onelabel.pipeline import read_with_halo
 from onelabel.reading import open_image
 from onelabel.sampling import NOWHERE, Scene, scene_of
 from onelabel.strokes import Labels, Stroke, box, draw, read_labels, write_labels
-from onelabel.truth import UNLABELLED, read_truth_of
+from onelabel.truth import read_truth_of
 from segutils import Block, Predictor, sigmoid
 
 
@@ -59,8 +58,7 @@ class Photo:
             image = hold(image)
             image.path = path
         if like is None:
-            kind = depth.kind_of(image.dtype)
-            image.use_scale(depth.fit_scale(kind, image.raw_sample()))
+            image.use_scale(fit_scale([image]))
         else:
             image.use_scale(like.image.scale)
         self.image: Image = image
@@ -108,7 +106,7 @@ class Photo:
         try:
             self.start_from(start)
         except InputError as error:  # the strokes are worth having without it
-            self.problem = f"Without the truth that it began from: {error}."
+            self.problem = f"The truth that these strokes correct is missing: {error}."
             self.start_from(None)
             self.start_path = start
         self.set_strokes(labels.strokes)
@@ -145,6 +143,11 @@ class Photo:
             return np.full(self.shape, UNLABELLED, np.uint8)
         return self.start.copy()
 
+    def labels_now(self) -> np.ndarray:
+        """Copy the labels, which may change while they are used: (H, W) uint8."""
+        with self.lock:
+            return self.labels.copy()
+
     def scenes(self) -> list[Scene]:
         """Give the parts that are labelled, to train on."""
         with self.lock:
@@ -158,13 +161,12 @@ class Photo:
 
     def overall(self) -> list[Scene]:
         """Give the image with its labels; of a large one, some tiles."""
-        with self.lock:
-            labels = self.labels.copy()
+        labels = self.labels_now()
         if isinstance(self.image, InMemory):
             parts = [(labels, self.image.read(Block(0, 0, *self.shape)))]
         else:
-            tiles = spread(self.image.sample(), FEW)
-            parts = [(labels[tile.seen.slices], pixels) for tile, pixels in tiles]
+            sample = self.image.sample(FEW)
+            parts = [(labels[tile.seen.slices], pixels) for tile, pixels in sample]
         return [scene_of(pixels, truth, NOWHERE, PATCH) for truth, pixels in parts]
 
     def shares(self) -> list[float]:
@@ -196,14 +198,18 @@ class Photo:
         self.probability[part.slices] = in_bytes(logit)
 
     def unsure_places(self, most: int = 20) -> list[Block]:
-        """List places where nothing is painted, the most doubtful first."""
-        doubt = coarse(DOUBTS[self.probability])
-        doubt[coarse(self.labels != UNLABELLED) > 0] = 0
+        """List places where nothing is painted, the most doubtful first.
+
+        A place counts as doubtful by its sum, so narrow ones at the edges count less.
+        """
+        painted = draw(np.full(self.shape, UNLABELLED, np.uint8), self.strokes)
+        doubt = sums(DOUBTS[self.probability])
+        doubt[sums(painted != UNLABELLED) > 0] = 0
         order = np.argsort(-doubt, axis=None, kind="stable")[:most]
         corners = COARSE * np.stack(np.unravel_index(order, doubt.shape), 1)
         return [
-            Block(top, left, top + COARSE, left + COARSE)
-            for top, left in corners.tolist()
+            Block(top, left, top + COARSE, left + COARSE).grown(0, self.shape)
+            for top, left in corners[doubt.ravel()[order] > 0].tolist()
         ]
 
     # -------------------------------------------------------------- layers of the page
@@ -232,11 +238,10 @@ class Photo:
         return coloured(YELLOW, DOUBTS[self.probability[block.slices][::step, ::step]])
 
 
-def coarse(values: np.ndarray) -> np.ndarray:
-    """Give the mean of each place of an image; what is left at its edges is dropped."""
-    rows, cols = (max(side // COARSE, 1) for side in values.shape)
-    places = values[: rows * COARSE, : cols * COARSE]
-    return places.reshape(rows, -1, cols, places.shape[1] // cols).mean((1, 3))
+def sums(values: np.ndarray) -> np.ndarray:
+    """Sum up (H, W) values in each place of `COARSE` pixels a side."""
+    tops, lefts = (np.arange(0, side, COARSE) for side in values.shape)
+    return np.add.reduceat(np.add.reduceat(values, tops, 0, dtype=int), lefts, 1)
 
 
 def coloured(colour: Colour, opacity: np.ndarray) -> np.ndarray:

@@ -123,7 +123,7 @@ def gallery(
 
 
 def height_of(width: float, picture: np.ndarray) -> float:
-    """Give the height of a picture `width` inches wide; no thread's, no tower's."""
+    """Give the height of a picture `width` inches wide: 0.05 to 2 times as high."""
     height, breadth = np.shape(picture)[:2]
     return width * np.clip(height / breadth, 0.05, 2)
 

@@ -13,8 +13,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from onelabel.files import InputError, one_line
-from onelabel.formats import HINT, has
 from onelabel.image import Image, without_data
+from onelabel.libraries import LARGE, has
 from onelabel.store import Store
 from segutils import HALO, Block, Predictor
 
@@ -123,7 +123,7 @@ def check_workers(workers: int | None, scheduler: str | None) -> None:
             f"{workers} workers beside {scheduler}, which has its own (leave one out)"
         )
     if (workers or scheduler) and not has("distributed"):
-        raise InputError(f"several workers need distributed ({HINT})")
+        raise InputError(f"several workers need distributed ({LARGE})")
 
 
 @contextmanager

@@ -11,20 +11,16 @@ from PIL import Image as Pillow
 from PIL.TiffImagePlugin import TiffImageFile
 
 from onelabel.files import InputError, PathLike, check_input, is_zarr
-from onelabel.formats import (
-    Stream,
-    explained,
-    has,
-    pillow_open,
-    read_by_pillow,
-    require,
-)
+from onelabel.formats import Stream, explained, pillow_open, read_by_pillow
 from onelabel.image import Image, InMemory, hold
+from onelabel.libraries import has, require
 from onelabel.rasters import Chunks, Raster
 
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")  # of images
-MAX_PIXELS = 1_000_000_000  # of an image, unless more are allowed: it may be a bomb
+MAX_IMAGE_PIXELS = (
+    1_000_000_000  # of an image, unless more are allowed: it may be a bomb
+)
 IN_MEMORY = 32_000_000  # pixels: a smaller image is held in memory, and so is its mask
 TIFF, BIGTIFF = (b"II*\0", b"MM\0*"), (b"II+\0", b"MM\0+")  # the first bytes
 GEO_KEYS = 34735  # the tag that makes a TIFF a GeoTIFF
@@ -34,7 +30,7 @@ ORIENTATION = 274  # the EXIF tag that turns a picture
 def open_image(
     path: PathLike,
     channels: Sequence[int] | None = None,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = MAX_IMAGE_PIXELS,
     transparent: bool = False,
 ) -> Image:
     """Open an image of any format and size.
@@ -115,7 +111,7 @@ def _check_pixels(path: PathLike, shape: Sequence[int], most: int) -> None:
     if shape[0] * shape[1] > most:
         raise InputError(
             f"{path}: {shape[1]}x{shape[0]}: more than {most:,} pixels (a "
-            "decompression bomb? if not, allow more)"
+            "decompression bomb? if not, cut it, or give predict.py --max-pixels)"
         )
 
 

@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from onelabel.files import InputError, PathLike, is_zarr_name
-from onelabel.formats import has, require
 from onelabel.image import STRIP, Image
+from onelabel.libraries import has, require
 from onelabel.reading import IN_MEMORY
 from onelabel.store import part_folder
 from onelabel.writing import TIFF_BLOCK, check_jpeg, is_jpeg, is_tiff

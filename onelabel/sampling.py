@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from onelabel.files import InputError
-from onelabel.image import without_data
-from onelabel.truth import UNLABELLED
+from onelabel.image import UNLABELLED, without_data
 from segutils import RECEPTIVE_RADIUS, Block, without_gaps
 
 

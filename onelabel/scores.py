@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from onelabel.truth import UNLABELLED
+from onelabel.image import UNLABELLED
 
 
 def segmentation_loss(logit: Tensor, truth: Tensor) -> Tensor:

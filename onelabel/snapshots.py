@@ -1,9 +1,7 @@
 """Snapshots of a training, from which it goes on after it was killed."""
 
 import hashlib
-import io
 import time
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from onelabel import processes
-from onelabel.files import InputError, PathLike, check_input, whole_file
+from onelabel import processes, torch_file
+from onelabel.files import InputError, PathLike, check_input
 from onelabel.sampling import Scene
 
 
@@ -44,17 +42,14 @@ class Snapshots:
         return time.monotonic() - self.written >= SECONDS
 
     def _write(self, state: Mapping[str, object]) -> None:
-        # To memory first, as model_file.save does.
-        buffer = io.BytesIO()
-        torch.save({"format": SNAPSHOT_FORMAT, "key": self.key, **state}, buffer)
-        with whole_file(self.path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+        content = {"format": SNAPSHOT_FORMAT, "key": self.key, **state}
+        torch_file.write(self.path, content)
         self.written = time.monotonic()
 
     def begin(self, trainer: Any, resume: bool) -> str | None:
         """Let a training go on, or begin; say which, if it was to go on."""
         if not (resume or processes.restarted()):
-            self.remove()  # an earlier training's, which nobody resumes
+            remove(self.path)  # an earlier training's, which nobody resumes
             return None
         if self.restore(trainer):
             epoch = len(trainer.history)
@@ -79,12 +74,8 @@ class Snapshots:
             return None
         check_input(self.path)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what the file holds instead
-                state = torch.load(self.path, "cpu", weights_only=True)
-        except MemoryError:
-            raise
-        except Exception as error:  # damaged bytes raise anything
+            state = torch_file.content_of(self.path.read_bytes())
+        except ValueError as error:
             raise self._refusal("is not a snapshot, or is damaged") from error
         if not isinstance(state, dict) or state.get("format") != SNAPSHOT_FORMAT:
             raise self._refusal("is not a snapshot of this version")
@@ -101,10 +92,11 @@ class Snapshots:
     def _refusal(self, problem: str) -> InputError:
         return InputError(f"{self.path}: {problem} (delete it to train from the start)")
 
-    def remove(self) -> None:
-        """Delete the file, if there is one."""
-        if processes.rank() == 0:
-            self.path.unlink(missing_ok=True)
+
+def remove(path: PathLike) -> None:
+    """Delete a snapshot, if there is one."""
+    if processes.rank() == 0:
+        Path(path).unlink(missing_ok=True)
 
 
 def key_of(

@@ -19,8 +19,8 @@ from onelabel.files import (
     digest,
     replace_folder,
 )
-from onelabel.formats import require
-from onelabel.image import SIDE, STRIP, strips
+from onelabel.image import NODATA, SIDE, STRIP, strips
+from onelabel.libraries import require
 from segutils import Block
 
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray | zarr.Array
 
-NODATA = 255  # in a mask: the image shows nothing there
 MASK, LOGITS = "mask", "logits"  # the arrays of a store, and their folders on disk
 CHUNK = (STRIP, SIDE)  # rows and columns of a chunk: whole blocks are whole chunks
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from onelabel.files import InputError, PathLike, whole_file
-from onelabel.truth import UNLABELLED
+from onelabel.image import UNLABELLED
 from segutils import Block
 
 

@@ -8,15 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from onelabel.files import InputError, PathLike, counted, is_zarr
-from onelabel.image import Colours, Image, without_data
-from onelabel.reading import MAX_PIXELS, SUFFIXES, is_image_name, open_image
+from onelabel.image import BLACK_AND_WHITE, UNLABELLED, Colours, Image, without_data
+from onelabel.reading import MAX_IMAGE_PIXELS, SUFFIXES, is_image_name, open_image
 from onelabel.vectors import is_vector_name, read_classes
 from segutils import Block
 
 
 CODED = (np.uint8, np.uint16)  # pixels that are colours; others are grey
-BLACK_AND_WHITE = (0, 0, 0), (255, 255, 255)
-UNLABELLED = 255  # in a truth: a pixel without a class, neither learned nor scored
 
 
 class Classes:
@@ -68,7 +66,7 @@ def _is_bright(image: Image, code: int) -> bool:
 
 
 def open_classes(
-    path: PathLike, max_pixels: int = MAX_PIXELS, one_is_enough: bool = False
+    path: PathLike, max_pixels: int = MAX_IMAGE_PIXELS, one_is_enough: bool = False
 ) -> Classes:
     """Open a mask or a ground truth: an image of exactly two colours, of any format.
 
@@ -96,7 +94,7 @@ def open_classes(
 
 
 def read_truth(
-    path: PathLike, max_pixels: int = MAX_PIXELS
+    path: PathLike, max_pixels: int = MAX_IMAGE_PIXELS
 ) -> tuple[np.ndarray, Colours]:
     """Read a ground truth whole; see `open_classes`.
 
@@ -232,14 +230,14 @@ def check_same_size(
 
 
 def read_truth_of(
-    image: Image, path: PathLike, max_pixels: int = MAX_PIXELS
+    image: Image, path: PathLike, max_pixels: int = MAX_IMAGE_PIXELS
 ) -> tuple[np.ndarray, Colours]:
     """Read the ground truth of an image: a picture of its size, or polygons.
 
     See `read_truth` and `vectors.read_classes`.
     """
     if is_vector_name(path):
-        return read_classes(path, image, UNLABELLED), BLACK_AND_WHITE
+        return read_classes(path, image), BLACK_AND_WHITE
     truth, colours = read_truth(path, max_pixels)
     check_same_size(image.path, image.shape, path, truth.shape)
     return truth, colours
@@ -276,10 +274,11 @@ def _is_folder(path: PathLike) -> bool:
 
 
 def _by_stem(folder: PathLike) -> dict[str, Path]:
-    """Give a folder's images by their names without suffix, in order."""
+    """Give a folder's images, or polygons, by their names without suffix, in order."""
     images: dict[str, Path] = {}
     for path in sorted(Path(folder).iterdir()):
-        if is_image_name(path) and not path.name.startswith("."):
+        is_known = is_image_name(path) or is_vector_name(path)
+        if is_known and not path.name.startswith("."):
             if path.stem in images:
                 raise InputError(f"{path}: {images[path.stem]} has the same name")
             images[path.stem] = path

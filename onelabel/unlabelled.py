@@ -13,11 +13,10 @@ import numpy as np
 
 from onelabel import depth, jobs, light
 from onelabel.files import InputError, PathLike
-from onelabel.image import spread
+from onelabel.image import SAMPLED, UNLABELLED, spread
 from onelabel.labelled import check_side
 from onelabel.reading import open_image
 from onelabel.sampling import NOWHERE, Scene, scene_of
-from onelabel.truth import UNLABELLED
 from segutils import Piece, Predictor
 
 
@@ -63,7 +62,7 @@ def read_samples(
         image = open_image(path, channels)
         check_side(path, image.shape)
         image.use_scale(scale)
-        samples.append(spread(image.sample(), MOST // len(chosen)))
+        samples.append(image.sample(min(SAMPLED, MOST // len(chosen))))
     return samples
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from onelabel import ground, qgis_style
 from onelabel.files import InputError, PathLike, one_line, whole_file
-from onelabel.formats import require
-from onelabel.image import Image, Place
+from onelabel.image import UNLABELLED, Image, Place
+from onelabel.libraries import OBJECTS, require
 
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _moved(polygons: np.ndarray, transform: "Affine") -> np.ndarray:
 # ------------------------------------------------------------------ labels
 
 
-def read_classes(path: PathLike, image: Image, unlabelled: int) -> np.ndarray:
+def read_classes(path: PathLike, image: Image) -> np.ndarray:
     """Draw polygons of two classes onto an image's pixels.
 
     The attribute ``class`` says the class, or else the only attribute of two values; of
@@ -172,13 +172,11 @@ def read_classes(path: PathLike, image: Image, unlabelled: int) -> np.ndarray:
         A .gpkg, .geojson or .shp file; its first layer is read.
     image : Image
         The image.
-    unlabelled : int
-        The value of pixels in no polygon.
 
     Returns
     -------
     ndarray, (H, W) uint8
-        0, 1, or `unlabelled`.
+        0, 1, or `UNLABELLED`.
 
     Raises
     ------
@@ -186,7 +184,7 @@ def read_classes(path: PathLike, image: Image, unlabelled: int) -> np.ndarray:
         The file cannot be read, does not tell two classes, or lies elsewhere.
     """
     for library in ("shapely", "pyogrio", "rasterio"):
-        require(path, library, "a file of polygons")
+        require(path, library, "a file of polygons", OBJECTS)
     import shapely
     from pyogrio import raw
     from rasterio.features import rasterize
@@ -208,10 +206,10 @@ def read_classes(path: PathLike, image: Image, unlabelled: int) -> np.ndarray:
         for polygon, value in zip(polygons, column[has_area], strict=True)
         if value in values
     ]
-    truth = np.full(image.shape, unlabelled, np.uint8)
+    truth = np.full(image.shape, UNLABELLED, np.uint8)
     if drawn:
         rasterize(drawn, out=truth)
-    if (truth == unlabelled).all():
+    if (truth == UNLABELLED).all():
         raise InputError(
             f"{path}: no polygon lies on {image.path} (are both of one place?)"
         )

@@ -24,11 +24,10 @@ from onelabel.files import (
     is_zarr_name,
     whole_file,
 )
-from onelabel.formats import has, require
-from onelabel.image import Colours, Place
+from onelabel.image import BLACK_AND_WHITE, NODATA, Colours, Place
+from onelabel.libraries import has, require
 from onelabel.rasters import CACHE
-from onelabel.store import NODATA, DiskStore, Store
-from onelabel.truth import BLACK_AND_WHITE
+from onelabel.store import DiskStore, Store
 from segutils import sigmoid
 
 

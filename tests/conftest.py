@@ -20,6 +20,7 @@ from onelabel import (
     console,
     formats,
     image,
+    libraries,
     light,
     model_file,
     objects,
@@ -181,5 +182,5 @@ def train_until(epoch, *arguments):
 def hide_libraries(monkeypatch, *missing):
     """Let optional libraries be missing: all of them unless told which."""
     missing = missing or ("pyvips", "rasterio", "zarr")
-    for module in (formats, reading, resources, writing):
+    for module in (formats, libraries, reading, resources, writing):
         monkeypatch.setattr(module, "has", lambda library: library not in missing)

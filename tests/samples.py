@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from onelabel.store import NODATA
+from onelabel.image import NODATA
 
 
 BLACK_WHITE = ((0, 0, 0), (255, 255, 255))

@@ -10,7 +10,8 @@ from skimage.measure import label
 
 from onelabel import components
 from onelabel.components import BESIDE, TOUCHING, Components, is_background, is_object
-from onelabel.store import NODATA, Store
+from onelabel.image import NODATA
+from onelabel.store import Store
 
 
 pytestmark = pytest.mark.usefixtures("low_strips")

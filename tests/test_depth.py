@@ -14,9 +14,9 @@ from samples import BLACK_WHITE, blobs, place, save, write_deep_png, write_tiff
 from onelabel import depth, labelled, light, model_file, reading
 from onelabel.depth import BYTES, FLOATS, INTEGERS, Scale
 from onelabel.files import InputError
-from onelabel.image import InMemory
+from onelabel.image import UNLABELLED, InMemory
 from onelabel.reading import open_image
-from onelabel.truth import UNLABELLED, read_truth
+from onelabel.truth import read_truth
 
 
 @pytest.fixture(scope="module")

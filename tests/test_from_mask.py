@@ -256,13 +256,13 @@ def test_a_missing_library_is_named_before_any_work(
 def test_cleaning_needs_scipy_and_a_mask_alone_needs_nothing(
     trained_file, monkeypatch, capsys
 ):
-    for module in ("onelabel.formats", "onelabel.object_files"):
+    for module in ("onelabel.libraries", "onelabel.object_files"):
         monkeypatch.setattr(
             f"{module}.has", lambda name: name in ("rasterio", "pyvips")
         )
     assert predict_here("--min-area", 5) == 2
-    line = "error: the mask: cleaning needs scipy (pip install -r requirements/objects"
-    assert capsys.readouterr().err == f"{line}.txt)\n"
+    line = "error: --min-area: cleaning needs scipy (pip install -r "
+    assert capsys.readouterr().err == f"{line}requirements/objects.txt)\n"
     assert predict_here() == 0
     assert "objects" not in capsys.readouterr().out
 

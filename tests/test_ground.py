@@ -185,7 +185,6 @@ def test_they_are_refused_in_one_line_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("pixels", "pixel", "words"),
     [
-        (1234, None, "1,234 pixels"),
         (1234, 0.25, "308.5 m2"),
         (39_999, 0.25, "9,999.8 m2"),
         (40_000, 0.25, "1.00 ha"),

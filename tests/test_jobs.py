@@ -281,9 +281,9 @@ def test_a_folder_without_images_is_told(photos, capsys):
     assert capsys.readouterr().err.startswith("error: empty: holds no images (.png")
 
 
-def test_the_readme_names_the_exit_codes():
-    readme = (ROOT / "README.md").read_text()
-    assert "1 when some of many images could not be used" in readme
+def test_the_documents_name_the_exit_codes():
+    text = (ROOT / "docs/commands.md").read_text()
+    assert "| 1 | some of many images could not be used" in text
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import pytest
 from browser import Painting, open_and_run
 
 from onelabel import model_file
+from onelabel.image import UNLABELLED
 from onelabel.strokes import read_labels
-from onelabel.truth import UNLABELLED, read_truth
+from onelabel.truth import read_truth
 
 
 pytestmark = lab.NEEDS_BROWSER

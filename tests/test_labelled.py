@@ -10,8 +10,9 @@ from samples import place, write_tiff
 import predict
 import train
 from onelabel import console, labelled, model_file, rasters, reading
+from onelabel.image import UNLABELLED
 from onelabel.reading import open_image
-from onelabel.truth import UNLABELLED, read_truth
+from onelabel.truth import read_truth
 
 
 def run(main, *arguments):

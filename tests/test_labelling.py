@@ -17,11 +17,12 @@ import segutils
 import train
 from onelabel import lesson, model_file, photo, strokes
 from onelabel.files import InputError
+from onelabel.image import UNLABELLED
 from onelabel.labelling import Session
 from onelabel.lesson import Lesson, labelled_parts
 from onelabel.photo import Photo
 from onelabel.strokes import Labels, Stroke
-from onelabel.truth import UNLABELLED, read_truth
+from onelabel.truth import read_truth
 from segutils import Block
 
 
@@ -112,6 +113,21 @@ def test_the_most_doubtful_place_is_one_that_is_not_painted(folder):
     assert image.unsure_places()[0] == Block(32, 32, 64, 64)
 
 
+def test_doubt_counts_to_the_edge_and_where_an_older_truth_labels_all(folder):
+    image = opened()
+    image.start_from("data/gt.png")
+    image.probability[170:, 225:] = 128
+    image.set_strokes([ONE])
+    assert image.unsure_places() == [Block(160, 224, 176, 230)]
+
+
+def test_where_nothing_is_doubtful_the_view_stays(session):
+    session.model = segutils.FCNN()
+    with pytest.raises(InputError, match="nothing is doubtful"):
+        session.go_to_doubt()
+    assert session.painter.gone == []
+
+
 # ------------------------------------------------------------------ what is learned
 
 
@@ -145,7 +161,7 @@ class FakeTrainer:
     made: list
     on_take = staticmethod(lambda trainer: None)
 
-    def __init__(self, model, scenes, size, epochs, steps, seed, taught, pixels):
+    def __init__(self, model, scenes, size, epochs, steps, **more):
         self.average, self.steps, self.taken, self.scenes = model, steps, 0, scenes
         FakeTrainer.made.append(self)
 
@@ -155,28 +171,30 @@ class FakeTrainer:
 
 
 @pytest.fixture
-def lessons(model, monkeypatch):
+def lessons(model):
     """A lesson of fake trainings, and what it calls."""
-    monkeypatch.setattr(lesson, "sheet_weights", lambda *scenes, **share: None)
     FakeTrainer.made, FakeTrainer.on_take = [], lambda trainer: None
     networks, problems, done = [], [], threading.Event()
 
-    def on_network(network, steps, is_last, told):
-        networks.append((steps, told))
-        if is_last:
-            done.set()
+    def start(scenes, told):
+        def on_network(network, steps, is_last):
+            networks.append((steps, told))
+            if is_last:
+                done.set()
+
+        made.start(scenes, (), on_network)
 
     def on_problem(problem):
         problems.append(problem)
         done.set()
 
-    made = Lesson(lambda *_: model, FakeTrainer, on_network, on_problem)
-    return made, networks, problems, done
+    made = Lesson(lambda *_: model, FakeTrainer, on_problem)
+    return start, networks, problems, done
 
 
 def test_trainings_grow_from_each_other(lessons):
-    made, networks, _, done = lessons
-    made.teach(["scenes"], (), "last")
+    start, networks, _, done = lessons
+    start(["scenes"], "last")
     assert done.wait(20)
     assert [trainer.steps for trainer in FakeTrainer.made] == [100, 200, 400, 800, 1600]
     assert all(trainer.taken == trainer.steps for trainer in FakeTrainer.made)
@@ -184,14 +202,14 @@ def test_trainings_grow_from_each_other(lessons):
 
 
 def test_new_labels_break_off_a_long_training(lessons):
-    made, networks, _, done = lessons
+    start, networks, _, done = lessons
 
     def on_take(trainer):
         if trainer.steps == 400 and trainer.scenes == ["old"]:
-            made.teach(["new"], (), "last")
+            start(["new"], "last")
 
     FakeTrainer.on_take = on_take
-    made.teach(["old"], (), "first")
+    start(["old"], "first")
     assert done.wait(20)
     old = [t for t in FakeTrainer.made if t.scenes == ["old"]]
     assert [t.taken for t in old] == [100, 200, lesson.RUN]
@@ -199,19 +217,19 @@ def test_new_labels_break_off_a_long_training(lessons):
 
 
 def test_a_training_that_fails_is_told_and_the_next_one_works(lessons):
-    made, networks, problems, done = lessons
+    start, networks, problems, done = lessons
 
     def fails(trainer):
         raise RuntimeError("no\nluck")
 
     FakeTrainer.on_take = fails
-    made.teach(["scenes"], (), "first")
+    start(["scenes"], "first")
     assert done.wait(20)
     assert len(problems) == 1
     assert problems[0].endswith(": no luck")
     done.clear()
     FakeTrainer.on_take = lambda trainer: None
-    made.teach(["scenes"], (), "last")
+    start(["scenes"], "last")
     assert done.wait(20)
     assert networks
 
@@ -415,7 +433,7 @@ def test_a_truth_that_is_gone_leaves_the_strokes(session):
     Path("data/old.png").unlink()
     another = another_session()
     assert another.painter.strokes == [ONE]
-    assert "Without the truth that it began from" in another.painter.status
+    assert "The truth that these strokes correct is missing" in another.painter.status
     paint(another, ZERO)
     kept = strokes.read_labels("data/labels.json")["rgb.png"]
     assert kept.start == "old.png"  # it may come back

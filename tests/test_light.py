@@ -8,10 +8,9 @@ from conftest import ROOT
 import segutils
 import train
 from onelabel import changes, evaluation, light, model_file
-from onelabel.image import InMemory
+from onelabel.image import UNLABELLED, InMemory
 from onelabel.reading import open_image
 from onelabel.sampling import NOWHERE, scene_of
-from onelabel.truth import UNLABELLED
 
 
 def estimate(looks, rgb):
@@ -77,7 +76,7 @@ def test_strokes_do_not_say_which_class_is_larger(two_tone):
     strokes[100:150, 120:180] = 1
     model = brightness_model()
     looks = [
-        evaluation.describe(model, [scene_of(rgb, labels, NOWHERE, 32)])
+        evaluation.describe_images(model, [scene_of(rgb, labels, NOWHERE, 32)])
         for labels in (strokes, truth)
     ]
     assert looks[0]["larger"] == looks[1]["larger"] == 0
@@ -196,17 +195,19 @@ def test_what_brings_the_statistics_no_nearer_is_no_change(trained, new, monkeyp
 
 
 def test_the_statistics_of_the_training_image_are_the_nearest(trained):
-    model, _ = trained
+    _, looks = trained
     rgb = open_image(ROOT / "data/rgb.png").whole()
 
     def distance(picture):
-        return light._distance(model, InMemory(picture).sample(), np.zeros(3))
+        sample = InMemory(picture).sample()
+        return light._distance(looks, sample, np.zeros(3), light.SAME)
 
     least = distance(rgb)
     assert 0 <= least < 0.3
     for changed in (rgb // 2, as_bytes(rgb + 30.0), as_bytes(rgb * [1.3, 1, 0.7])):
         assert distance(changed) > 3 * least
-    assert not any(norm._forward_pre_hooks for norm in model)  # none is left behind
+    network = looks["network"]
+    assert not any(layer._forward_pre_hooks for layer in network)  # none is left behind
 
 
 def test_a_network_that_is_training_is_left_alone(trained, new):

@@ -297,7 +297,7 @@ the_plan = (size, 2, steps, 5)
 def losses(*rate):
     model = new_model(scenes, 5, device)
     trainer = Trainer(model, scenes, *the_plan, *rate)
-    fit(trainer, 2)
+    fit(trainer)
     return [epoch.training_loss for epoch in trainer.history]
 assert np.allclose(losses(1e-3), [epoch.training_loss for epoch in history])
 assert not np.allclose(losses(), losses(1e-3), rtol=0.01)

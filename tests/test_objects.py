@@ -13,7 +13,8 @@ from skimage.measure import label, regionprops
 
 from onelabel import lines, objects
 from onelabel.files import InputError
-from onelabel.store import NODATA, Store
+from onelabel.image import NODATA
+from onelabel.store import Store
 
 
 pytestmark = pytest.mark.usefixtures("low_strips")
@@ -141,7 +142,7 @@ def test_the_table_is_written_as_it_is(tmp_path):
 def test_a_label_image_holds_the_ids(tmp_path, suffix):
     mask = rough(40, 50, 3, 0.4, 0)
     path = Path(tmp_path, f"ids.{suffix}")
-    objects.write_labels(path, objects.find(Store(mask)))
+    objects.write_label_image(path, objects.find(Store(mask)))
     with Image.open(path) as file:
         np.testing.assert_array_equal(np.array(file), label(mask, connectivity=2))
 
@@ -150,8 +151,8 @@ def test_more_objects_than_a_png_numbers_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(objects, "MAX_PNG_OBJECTS", 2)
     found = objects.find(Store(rough(40, 50, 3, 0.1, 0)))
     with pytest.raises(InputError, match=r"ids.png: \d+ objects, but a PNG"):
-        objects.write_labels(tmp_path / "ids.png", found)
-    objects.write_labels(tmp_path / "ids.tif", found)
+        objects.write_label_image(tmp_path / "ids.png", found)
+    objects.write_label_image(tmp_path / "ids.tif", found)
 
 
 def test_lines_of_any_width_are_thin_from_four_times_their_width():

@@ -56,6 +56,14 @@ def test_labels_lie_where_ome_zarr_keeps_them(trained_file, scene, version):
     np.testing.assert_array_equal(open_image("a.zarr").whole(), scene[0])
 
 
+def test_a_mask_that_is_there_gives_labels_in_folders_that_are_not(trained_file, scene):
+    assert predict_here("--output", "mask.png") == 0
+    write_image("a.zarr", scene[0], "0.4")
+    line = "--from-mask", "mask.png", "--label-image", "a.zarr/labels/trees"
+    assert predict_here(*line) == 0
+    assert zarr.open_group("a.zarr/labels", mode="r")["trees/0"][0, 0].any()
+
+
 def test_labels_of_what_is_no_such_image_are_refused_before_any_work(
     trained_file, scene, capsys
 ):

@@ -4,7 +4,7 @@ import browser as lab
 import pytest
 from browser import EXECUTE, READ, Painting, open_and_run
 
-from onelabel.truth import UNLABELLED
+from onelabel.image import UNLABELLED
 
 
 pytestmark = lab.NEEDS_BROWSER

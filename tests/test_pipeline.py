@@ -20,7 +20,7 @@ from conftest import predict_here as run
 from PIL import Image
 
 import segutils
-from onelabel import formats, pipeline
+from onelabel import libraries, pipeline
 from onelabel.reading import open_image
 from onelabel.store import DiskStore, Store, store_beside
 from onelabel.truth import read_truth
@@ -264,7 +264,7 @@ def test_workers_that_cannot_be_had_are_told(
 
 
 def test_dask_is_asked_for(trained_file, monkeypatch, capsys):
-    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda name: None)
     assert run("--workers", 2) == 2
     line = "error: several workers need distributed (pip install -r "
     line += "requirements/large.txt)"

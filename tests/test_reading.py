@@ -30,7 +30,7 @@ from samples import (
     write_tiff,
 )
 
-from onelabel import formats, reading
+from onelabel import formats, libraries, reading
 from onelabel.depth import INTEGERS, Scale
 from onelabel.files import InputError
 from onelabel.formats import read_by_pillow
@@ -141,7 +141,7 @@ def test_sixteen_bits_of_colours_are_never_cut_to_eight(
     hide_libraries(monkeypatch)
     with pytest.raises(InputError) as caught:
         open_image(path)
-    assert str(caught.value) == f"{path}: {line} ({formats.HINT})"
+    assert str(caught.value) == f"{path}: {line} ({libraries.LARGE})"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -545,7 +545,7 @@ def test_a_library_that_is_missing_is_asked_for(
     assert run(name, "--output", "mask.png") == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert f"needs {missing} ({formats.HINT})" in said
+    assert f"needs {missing} ({libraries.LARGE})" in said
 
 
 @pytest.mark.parametrize(
@@ -569,7 +569,7 @@ def test_what_a_large_image_needs_is_told_before_any_work(
     assert run(name, *options) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.match(f"error: (data/rgb.png|{named}): ", line)
-    assert line.endswith(f" needs {missing} ({formats.HINT})")
+    assert line.endswith(f" needs {missing} ({libraries.LARGE})")
     assert sorted(os.listdir()) == before
 
 

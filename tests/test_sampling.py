@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 import segutils
 from onelabel import sampling, strokes
 from onelabel.files import InputError
+from onelabel.image import UNLABELLED
 from onelabel.strokes import Stroke
-from onelabel.truth import UNLABELLED
 from segutils import Block
 
 

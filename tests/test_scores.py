@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from onelabel import scores
 from onelabel.evaluation import expected_iou
-from onelabel.truth import UNLABELLED
+from onelabel.image import UNLABELLED
 
 
 def test_loss_is_cross_entropy_and_dice():

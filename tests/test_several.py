@@ -13,7 +13,8 @@ from PIL import Image
 import segutils
 import train
 from onelabel import light, model_file, sampling, scores
-from onelabel.truth import UNLABELLED, read_truth
+from onelabel.image import UNLABELLED
+from onelabel.truth import read_truth
 
 
 @pytest.fixture

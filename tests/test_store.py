@@ -18,9 +18,9 @@ from PIL import Image
 
 import segutils
 from onelabel import files, image, pipeline, store
-from onelabel.image import strips
+from onelabel.image import NODATA, strips
 from onelabel.reading import open_image
-from onelabel.store import NODATA, part_folder, store_beside
+from onelabel.store import part_folder, store_beside
 from onelabel.writing import write_picture
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from onelabel import strokes
 from onelabel.files import InputError
+from onelabel.image import UNLABELLED
 from onelabel.strokes import Labels, Stroke
-from onelabel.truth import UNLABELLED
 
 
 SHAPE = 30, 40

@@ -19,8 +19,9 @@ from samples import (
 from onelabel import labelled
 from onelabel import truth as truth_of
 from onelabel.files import InputError
+from onelabel.image import UNLABELLED
 from onelabel.reading import open_image
-from onelabel.truth import UNLABELLED, read_truth
+from onelabel.truth import read_truth
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])

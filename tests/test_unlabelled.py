@@ -9,10 +9,10 @@ from conftest import ROOT, raised_after, train_here, train_until
 from PIL import Image
 
 import segutils
+import train
 from onelabel import light, model_file, sampling, snapshots, unlabelled
 from onelabel.files import InputError
-from onelabel.image import InMemory
-from onelabel.truth import UNLABELLED
+from onelabel.image import UNLABELLED, InMemory
 from segutils import Block
 
 
@@ -177,7 +177,7 @@ def test_an_interrupted_first_training_ends_it(photos, capsys):
     with raised_after(1, KeyboardInterrupt):
         assert train_here("--epochs", 3, "--unlabelled", "photos") == 0
     out, _ = capsys.readouterr()
-    assert "unlabelled" not in out
+    assert "not finished: the unlabelled images are left out" in out
     assert model_file.load("model.pt").facts["epoch"] == 1
 
 
@@ -190,6 +190,32 @@ def test_an_interrupted_second_training_leaves_the_first_network(photos, capsys)
     for name, value in model_file.load("model.pt").model.state_dict().items():
         assert (value == first[name]).all()
     assert not list(Path().glob("*.snapshot"))
+
+
+def test_an_interrupt_while_images_are_masked_leaves_the_first_network(
+    photos, monkeypatch, capsys
+):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(unlabelled, "teach", interrupted)
+    assert train_here("--epochs", 2, "--unlabelled", "photos") == 0
+    assert "learned without them is kept" in capsys.readouterr().out
+    assert model_file.load("model.pt").facts["epoch"] == 2
+
+
+def test_a_second_training_without_a_loss_leaves_the_first_network(photos, monkeypatch):
+    plain, calls = train.evaluate, []
+
+    def second_fails(*arguments):
+        calls.append(1)
+        loss, found = plain(*arguments)
+        return (loss if len(calls) <= 2 else np.nan), found
+
+    monkeypatch.setattr(train, "evaluate", second_fails)
+    assert train_here("--epochs", 2, "--unlabelled", "photos") == 0
+    assert model_file.load("model.pt").facts["epoch"] == 2
+    assert len(calls) == 3
 
 
 def test_refused_unlabelled_images(photos, capsys):

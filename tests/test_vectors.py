@@ -4,6 +4,7 @@ import json
 import shutil
 import sqlite3
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ from shapely import box
 
 from onelabel import model_file
 from onelabel.files import InputError
+from onelabel.image import BLACK_AND_WHITE, UNLABELLED
 from onelabel.reading import open_image
-from onelabel.truth import BLACK_AND_WHITE, UNLABELLED, read_truth_of
+from onelabel.truth import find_pairs, read_truth_of
 from onelabel.vectors import DRIVERS, write_polygons
 
 
@@ -325,6 +327,17 @@ def test_a_training_by_polygons_is_one_by_their_picture(
     first, second = (model_file.load(f).model.state_dict() for f in ("a.pt", "b.pt"))
     assert all((first[name] == second[name]).all() for name in first)
     assert capsys.readouterr().err == ""
+
+
+def test_a_folder_of_polygons_belongs_to_a_folder_of_images(folder):
+    for name in ("photos/a.png", "photos/b.png", "labels/a.gpkg", "labels/b.geojson"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    pairs = [tuple(map(str, pair)) for pair in find_pairs(["photos"], ["labels"])]
+    assert pairs == [
+        ("photos/a.png", "labels/a.gpkg"),
+        ("photos/b.png", "labels/b.geojson"),
+    ]
 
 
 def test_a_map_is_trained_by_polygons_and_scored_by_them(

@@ -18,10 +18,10 @@ from samples import BLACK_WHITE, COLOUR, gradient, place, write_tiff
 import segutils
 from onelabel import drawing, light, model_file, truth, writing
 from onelabel.files import InputError
-from onelabel.image import InMemory
+from onelabel.image import NODATA, UNLABELLED, InMemory
 from onelabel.reading import open_image
-from onelabel.store import NODATA, Store
-from onelabel.truth import UNLABELLED, read_truth
+from onelabel.store import Store
+from onelabel.truth import read_truth
 
 
 def write_mask(path, mask, colours):
