@@ -245,11 +245,10 @@ def test_a_missing_library_is_named_before_any_work(
     here, monkeypatch, capsys, option, library
 ):
     save("mask.png", blobs(30, 40) * 255)
-    monkeypatch.setattr("onelabel.formats.has", lambda name: name != library)
+    monkeypatch.setattr("onelabel.libraries.has", lambda name: name != library)
     assert predict_here("--from-mask", "mask.png", f"--{option}", FILES[option]) == 2
-    hint = "large" if library == "rasterio" else "objects"
     line = f"error: {FILES[option]}: --{option} needs {library} (pip install -r "
-    assert capsys.readouterr().err == f"{line}requirements/{hint}.txt)\n"
+    assert capsys.readouterr().err == f"{line}requirements/objects.txt)\n"
     assert os.listdir() == ["mask.png"]
 
 

@@ -369,7 +369,7 @@ def test_missing_libraries_are_named(folder, monkeypatch, capsys):
     draw(folder / "truth.gpkg", [SOIL, TREE], **{"class": (0, 1)})
     for library in ("shapely", "pyogrio"):
         monkeypatch.setattr(
-            "onelabel.formats.has", lambda name, gone=library: name != gone
+            "onelabel.libraries.has", lambda name, gone=library: name != gone
         )
         assert train_here("--gt", "truth.gpkg", "--epochs", 1) == 2
         line = f"error: truth.gpkg: a file of polygons needs {library} (pip install -r "
