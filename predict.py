@@ -19,6 +19,12 @@ python predict.py --verify new.png
     writes nothing; checks that this machine computes as it should
 """
 
+import signal
+
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of an import
+
 import argparse
 import sys
 import tempfile
@@ -64,13 +70,6 @@ def open_as_trained(
     image = open_image(path, channels or trained.channels, max_pixels)
     image.use_scale(trained.scale)
     return image
-
-
-def one_class(counts: np.ndarray) -> str | None:
-    """Say what may be wrong with a mask of so many pixels of class 0 and class 1."""
-    if np.count_nonzero(counts) != 1:
-        return None
-    return f"every pixel is class {counts.argmax()} (is it like the training image?)"
 
 
 class Outcome(NamedTuple):
@@ -157,7 +156,9 @@ def predict(
         tint = drawing.tint(light.known_pixels(sample))
         write(args, output, image, store, trained.colours, tint)
     pixel = ground.pixel_area(image.place, image.shape)
-    unlike = light.warning(trained.looks, its_light, sample) or one_class(counts)
+    unlike = light.warning(trained.looks, its_light, sample)
+    if not (unlike or args.wanted.cleaning):
+        unlike = scores.one_class(counts)
     return Outcome(job, counts, number, pixel, its_light, unlike, table, before)
 
 

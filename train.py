@@ -16,6 +16,12 @@ Ctrl-C ends the training and keeps what was learned so far. After a crash or a k
 --resume continues.
 """
 
+import signal
+
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of an import
+
 import argparse
 import copy
 import os
@@ -202,7 +208,7 @@ def fit(
     except KeyboardInterrupt:
         if not trainer.history:
             raise
-        print(f"interrupted: the average after epoch {len(trainer.history)} is kept")
+        print(f"interrupted: the average after epoch {len(trainer.history)} is taken")
     return weights
 
 
@@ -265,7 +271,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     several = {"nargs": "+", "metavar": "IMAGE"}
     option("--rgb", ["data/rgb.png"], "the image, or several (data/rgb.png)", **several)
     text = "the ground truth of each, in order (data/gt.png); both may be folders"
-    option("--gt", ["data/gt.png"], text, **several)
+    option("--gt", ["data/gt.png"], text, nargs="+", metavar="FILE")
     text = "which bands are red, green and blue (1,2,3)"
     option("--bands", None, text, type=console.three_bands, metavar="R,G,B")
     option("--model", "model.pt", "model file to write (%(default)s)", metavar="FILE")

@@ -105,6 +105,8 @@ def run(main: Callable[..., int | None], *arguments: object) -> int:
     The code is the command's own, or 0; 2 where the input cannot be used, a file cannot
     be written or memory runs out; 130 after Ctrl-C, 143 after SIGTERM.
     """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.getsignal(signal.SIGTERM)
     if before == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _raise_terminated)

@@ -223,4 +223,6 @@ def explained(path: PathLike) -> Iterator[None]:
             raise MemoryError from error
         if isinstance(error, OSError) and error.errno is not None:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        raise InputError(f"{path}: damaged image ({one_line(error)})") from error
+        raise InputError(
+            f"{path}: damaged image ({one_line(error)}): copy or save it again"
+        ) from error

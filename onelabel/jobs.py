@@ -73,7 +73,9 @@ def list_jobs(names: Iterable[str], output: str) -> list[Job]:
     if len(images) == 1 and Path(output).suffix:
         return [Job(images[0][0], Path(output))]
     many = f" for {len(images)} images" if len(images) > 1 else ""
-    raise InputError(f"{output}: no such folder{many} (make one first, and name it)")
+    raise InputError(
+        f"{output}: no such folder{many} (make one first, and name it by --output)"
+    )
 
 
 def expand(name: str, output: PathLike | None = None) -> list[tuple[str, Path]]:

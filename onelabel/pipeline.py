@@ -123,7 +123,7 @@ def check_workers(workers: int | None, scheduler: str | None) -> None:
             f"{workers} workers beside {scheduler}, which has its own (leave one out)"
         )
     if (workers or scheduler) and not has("distributed"):
-        raise InputError(f"several workers need distributed ({LARGE})")
+        raise InputError(f"--workers and --scheduler need distributed ({LARGE})")
 
 
 @contextmanager

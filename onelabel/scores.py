@@ -96,6 +96,15 @@ def precision_recall(
         return hit / (hit + false), hit / np.float64(len(classes[0]))
 
 
+def one_class(counts: np.ndarray) -> str | None:
+    """Say what may be wrong with a mask of so many pixels of class 0 and class 1."""
+    if np.all(counts):
+        return None
+    if not np.any(counts):
+        return "no pixel has data (is it the right image?)"
+    return f"every pixel is class {counts.argmax()} (is it like the training image?)"
+
+
 def score_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
     """Lay out rows of scores, by their names, as a table of plain text."""
 

@@ -39,7 +39,7 @@ class Classes:
         if not counts:
             raise InputError(
                 f"{image.path}: every pixel is transparent or has no data, so none has "
-                "a class"
+                "a class (label some pixels)"
             )
         codes = np.array(sorted(counts))
         found: Colours = BLACK_AND_WHITE

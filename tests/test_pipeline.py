@@ -266,6 +266,6 @@ def test_workers_that_cannot_be_had_are_told(
 def test_dask_is_asked_for(trained_file, monkeypatch, capsys):
     monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda name: None)
     assert run("--workers", 2) == 2
-    line = "error: several workers need distributed (pip install -r "
+    line = "error: --workers and --scheduler need distributed (pip install -r "
     line += "requirements/large.txt)"
     assert capsys.readouterr().err == f"{line}\n"

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from conftest import ROOT
 from packaging.requirements import Requirement
 from PIL import Image
+from samples import write_tiff
 
 import predict
 import segutils
@@ -174,7 +176,7 @@ def test_an_interrupt_keeps_the_average_of_the_last_whole_epoch(capsys):
     kept = train.fit(TrainerOf([1.0, 1.0, KeyboardInterrupt]))
     assert kept["normalise.mean"].tolist() == [2, 2, 2]
     said = capsys.readouterr().out
-    assert said == "interrupted: the average after epoch 2 is kept\n"
+    assert said == "interrupted: the average after epoch 2 is taken\n"
     with pytest.raises(KeyboardInterrupt):
         train.fit(TrainerOf([KeyboardInterrupt]))
 
@@ -305,6 +307,33 @@ def test_several_images_go_into_a_folder(trained, scene):
     expected = [jobs.JOURNAL, "odd.png", "rgb.png", jobs.SUMMARY]
     assert sorted(os.listdir("masks")) == expected
     assert Image.open("masks/odd.png").size == (71, 33)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="not on Linux")
+@pytest.mark.parametrize("script", ["train.py", "predict.py"])
+def test_ctrl_c_while_torch_is_imported_ends_quietly(script):
+    process = subprocess.Popen(
+        [sys.executable, ROOT / script, "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    libraries = Path(f"/proc/{process.pid}/maps")
+    while process.poll() is None and "libtorch" not in libraries.read_text():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == (b"", b"")
+    assert process.returncode == -signal.SIGINT
+
+
+def test_a_cleaned_mask_may_be_empty_and_a_map_without_data_is_warned_of(
+    trained, scene, capsys
+):
+    assert run(predict.main, "--min-area", "10000000") == 0
+    assert capsys.readouterr().err == ""
+    write_tiff("hidden.tif", np.zeros_like(scene[0]), nodata=0)
+    assert run(predict.main, "hidden.tif") == 0
+    err = capsys.readouterr().err
+    assert err == "warning: hidden.tif: no pixel has data (is it the right image?)\n"
 
 
 def test_one_class_for_the_whole_picture_is_warned_of(trained, capsys):
@@ -583,7 +612,7 @@ def test_ctrl_c_keeps_what_was_learned_so_far(project):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
-    assert re.search(r"interrupted: the average after epoch \d+ is kept", out)
+    assert re.search(r"interrupted: the average after epoch \d+ is taken", out)
     model_file.load(project / "model.pt")
 
 
