@@ -390,6 +390,8 @@ def test_of_a_map_maps_are_saved(session, scene):
         assert path.suffix == ".tif"
         with rasterio.open(path) as file:
             assert file.transform == place["transform"]
+    side = model_file.load("out/model.pt").facts["pixel_side"]
+    assert side == pytest.approx(place["transform"].a)
 
 
 def test_the_whole_mask_may_be_the_truth(session):
