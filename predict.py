@@ -306,8 +306,8 @@ def measure(args: argparse.Namespace) -> int:
     drawn = open_classes(args.from_mask, args.max_pixels, one_is_enough=True)
     image = drawn.image
     # Beside the first file to write, where there is room; its folder may not be there.
-    named = [name for name in (*wanted.files.values(), args.output) if name]
-    folders = Path(named[0]).absolute().parents if named else []
+    first = next(iter(wanted.files.values()), None)
+    folders = Path(first).absolute().parents if first else []
     place = next(filter(Path.is_dir, folders), None)  # None: the system's own
     with tempfile.TemporaryDirectory(prefix=".", dir=place) as aside:
         output = Path(args.output or Path(aside, "mask.png"))

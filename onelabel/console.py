@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, allow_abbrev=False)
 
     def option(self, name: str, default: object, text: str, **more: Any) -> None:
-        """Add an option, or what comes without one; `text` explains it."""
+        """Add an option or a positional argument; `text` is its help."""
         self.add_argument(name, default=default, help=text, **more)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -105,7 +105,7 @@ def run(main: Callable[..., int | None], *arguments: object) -> int:
     The code is the command's own, or 0; 2 where the input cannot be used, a file cannot
     be written or memory runs out; 130 after Ctrl-C, 143 after SIGTERM.
     """
-    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as the scripts import
         signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.getsignal(signal.SIGTERM)
     if before == signal.SIG_DFL:

@@ -16,9 +16,9 @@ from segutils import FCNN, Block
 
 Scores = dict[str, float]
 
-# New images differ from the labelled one more than its own held-out block does. So much
-# the log-odds of their IoU lie below those of the held-out IoU, and by this standard
-# deviation they vary, as measured over eight families (benchmarks/results.md).
+# New images differ from the labelled one more than its own held-out block does. As
+# measured over eight families (benchmarks/results.md): how far the log-odds of their
+# IoU lie below those of the held-out IoU, and the standard deviation of that.
 SHORTFALL, SPREAD = 0.25, 0.55
 
 

@@ -141,7 +141,10 @@ class Stream(Image):
             if image.bands == 1:
                 image = image.bandjoin([image, image])
             if image.bands != 3:  # a header so damaged that Pillow did not know it
-                raise InputError(f"{self.path}: damaged image ({image.bands} channels)")
+                raise InputError(
+                    f"{self.path}: damaged image ({image.bands} channels): copy or "
+                    "save it again"
+                )
             dtype = np.uint16 if image.format == "ushort" else np.uint8
             self.opaque = np.iinfo(dtype).max
             if self.transparent and alpha is not None:

@@ -52,7 +52,7 @@ def read_labelled(
         A file cannot be read or is too small or too large, or two of them do not match.
     """
     images = [open_image(path, channels) for path, _ in paths]
-    scale = fit_scale(images)
+    scale = common_scale(images)
     pairs = []
     colours: Colours = []  # those of the first truth
     for image, (path, gt) in zip(images, paths, strict=True):
@@ -76,7 +76,7 @@ def read_labelled(
     return Labelled(pairs, colours, scale, side)
 
 
-def fit_scale(images: Sequence[Image]) -> depth.Scale | None:
+def common_scale(images: Sequence[Image]) -> depth.Scale | None:
     """Choose one scale for all images, from some tiles of each."""
     kinds = [depth.kind_of(image.dtype) for image in images]
     for image, kind in zip(images, kinds, strict=True):

@@ -36,7 +36,7 @@ MOST = 96  # parts of an image, where an old truth labels all of it
 OTHERS = 24  # parts of an image that the network labels itself
 
 Pixels = dict[Block, np.ndarray]  # parts of an image, (h, w, 3) uint8
-OnNetwork = Callable[[FCNN, int, bool], None]
+OnNetwork = Callable[[FCNN, int, bool], None]  # what `Lesson.start` calls
 
 
 def labelled_parts(

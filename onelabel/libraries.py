@@ -5,6 +5,7 @@ import importlib.util
 from onelabel.files import InputError, PathLike
 
 
+# How those for large images, and those for objects, are installed.
 LARGE = "pip install -r requirements/large.txt"
 OBJECTS = "pip install -r requirements/objects.txt"
 

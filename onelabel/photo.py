@@ -9,7 +9,7 @@ import numpy as np
 
 from onelabel.files import InputError, PathLike
 from onelabel.image import STRIP, UNLABELLED, Colour, Image, InMemory, grid, hold
-from onelabel.labelled import check_side, fit_scale
+from onelabel.labelled import check_side, common_scale
 from onelabel.lesson import PATCH, Pixels, labelled_parts, spread_parts
 from onelabel.pipeline import read_with_halo
 from onelabel.reading import open_image
@@ -58,7 +58,7 @@ class Photo:
             image = hold(image)
             image.path = path
         if like is None:
-            image.use_scale(fit_scale([image]))
+            image.use_scale(common_scale([image]))
         else:
             image.use_scale(like.image.scale)
         self.image: Image = image
@@ -106,7 +106,9 @@ class Photo:
         try:
             self.start_from(start)
         except InputError as error:  # the strokes are worth having without it
-            self.problem = f"The truth that these strokes correct is missing: {error}."
+            self.problem = (
+                f"The truth that these strokes correct cannot be used: {error}."
+            )
             self.start_from(None)
             self.start_path = start
         self.set_strokes(labels.strokes)
@@ -200,7 +202,8 @@ class Photo:
     def unsure_places(self, most: int = 20) -> list[Block]:
         """List places where nothing is painted, the most doubtful first.
 
-        A place counts as doubtful by its sum, so narrow ones at the edges count less.
+        Places are ordered by the sum of their doubt, so narrow ones at the edges come
+        later.
         """
         painted = draw(np.full(self.shape, UNLABELLED, np.uint8), self.strokes)
         doubt = sums(DOUBTS[self.probability])

@@ -435,7 +435,9 @@ def test_a_truth_that_is_gone_leaves_the_strokes(session):
     Path("data/old.png").unlink()
     another = another_session()
     assert another.painter.strokes == [ONE]
-    assert "The truth that these strokes correct is missing" in another.painter.status
+    assert (
+        "The truth that these strokes correct cannot be used" in another.painter.status
+    )
     paint(another, ZERO)
     kept = strokes.read_labels("data/labels.json")["rgb.png"]
     assert kept.start == "old.png"  # it may come back
